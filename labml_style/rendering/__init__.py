@@ -1,0 +1,11 @@
+"""Notebooks as side-by-side pages: prose left, code right.
+
+`render_notebook` turns one notebook into HTML and images; the MkDocs plugin
+`labml-style` does it for all notebooks of a site and links their names. Needs the extra
+`site`; never imports torch.
+"""
+
+from .page import Book, Chapter, render_notebook
+from .rows import NotebookError, Row, split
+
+__all__ = ["Book", "Chapter", "NotebookError", "Row", "render_notebook", "split"]

@@ -1,0 +1,247 @@
+"""Small pieces of HTML: highlighted code, figures as files, math, signature cards."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import struct
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from pygments.lexers import PythonLexer
+from pygments.token import Token, _TokenType
+
+from ..figures.palette import LIGHT_TO_DARK
+from .links import Reference, Target
+from .rows import equation_ids, slug
+
+LEXER = PythonLexer(stripnl=False, ensurenl=False)
+# Six colours are enough, and names stay free for links. Keywords are `<b>` and strings
+# `<i>`, which HTML has for just this; the rest are spans with Pygments' own classes.
+COLOURS = {
+    Token.Comment: "span class=c",
+    Token.Keyword: "b",
+    Token.Literal.String: "i",
+    Token.Literal.String.Interpol: "",
+    Token.Name.Class: "span class=nc",
+    Token.Name.Decorator: "span class=nd",
+    Token.Name.Function: "span class=nf",
+    Token.Operator.Word: "b",
+}
+
+
+def _marked(tag: str, text: str) -> str:
+    return f"<{tag}>{text}</{tag.split()[0]}>" if tag else text
+
+
+def _tag(kind: _TokenType) -> str:
+    while kind not in COLOURS and kind.parent is not None:
+        kind = kind.parent
+    return COLOURS.get(kind, "")
+
+
+def highlight(
+    source: str,
+    lines: Iterable[int] | None = None,
+    references: Iterable[Reference] = (),
+    link_to: Callable[[Target, str], str] = lambda target, inside: inside,
+) -> str:
+    """Highlight a cell once and keep some of its lines.
+
+    A fragment is never lexed out of its context: a string that began three lines
+    earlier stays a string.
+
+    Args:
+        source: the whole cell.
+        lines: indices of the lines to keep, all by default.
+        references: names to link, with their places.
+        link_to: wraps the HTML of a name into a link to its definition.
+
+    Returns:
+        HTML for the inside of `<pre><code>`.
+    """
+    links = {(r.line, r.column): r for r in references}
+    rows: list[list[tuple[str, str]]] = [[]]
+    column = 0
+    for _, kind, value in LEXER.get_tokens_unprocessed(source):
+        tag = _tag(kind)
+        for place, text in enumerate(value.split("\n")):
+            if place:
+                rows.append([])
+                column = 0
+            if not text:
+                continue
+            link = links.get((len(rows) - 1, column))
+            column += len(text)
+            shown = escape(text, quote=False)
+            if link is not None and link.end - link.column == len(text):
+                inside = _marked(tag, shown)
+                rows[-1].append(("", link_to(link.target, inside)))
+            elif rows[-1] and rows[-1][-1][0] == tag:
+                rows[-1][-1] = tag, rows[-1][-1][1] + shown
+            else:
+                rows[-1].append((tag, shown))
+    kept = range(len(rows)) if lines is None else lines
+    found = [rows[i] for i in kept if i < len(rows)]
+    return "\n".join("".join(_marked(*piece) for piece in row) for row in found)
+
+
+def pane(code: str, extra: str = "") -> str:
+    """A box of code that stays in view while its prose scrolls by."""
+    return (
+        f'<div class="lit-pane highlight{extra}">'
+        f'<pre tabindex="0"><code>{code}</code></pre></div>'
+    )
+
+
+def wrapped(signature: str, width: int = 64) -> str:
+    """A signature over several lines where one is too long."""
+    head, bracket, rest = signature.partition("(")
+    if len(signature) <= width or not bracket:
+        return signature
+    inside, _, tail = rest.rpartition(")")
+    parts, depth, start = [], 0, 0
+    for place, char in enumerate(inside):
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth == 0:
+            parts.append(inside[start:place].strip())
+            start = place + 1
+    parts.append(inside[start:].strip())
+    return f"{head}(\n    " + ",\n    ".join(parts) + f",\n){tail}"
+
+
+# --- figures -------------------------------------------------------------------------
+
+
+def _size(kind: str, data: str) -> tuple[int, int]:
+    """Width and height in CSS pixels; a PNG is stored at twice its size."""
+    if kind == "image/png":
+        width, height = struct.unpack(">II", base64.b64decode(data)[16:24])
+        return width // 2, height // 2
+    found = []
+    for side in ("width", "height"):
+        match = re.search(rf'<svg[^>]*?\b{side}="([\d.]+)(pt|px)?"', data)
+        scale = 4 / 3 if match and match[2] == "pt" else 1
+        found.append(round(float(match[1]) * scale) if match else 0)
+    return found[0], found[1]
+
+
+def _transparent(svg: str) -> str:
+    return re.sub(r'(<path [^>]*style=")fill: #ffffff', r"\1fill: none", svg)
+
+
+def _dark(svg: str) -> str:
+    pattern = re.compile("|".join(LIGHT_TO_DARK), re.IGNORECASE)
+    return pattern.sub(lambda found: LIGHT_TO_DARK[found[0].lower()], svg)
+
+
+def figure(
+    output: dict[str, Any], stem: str, files: dict[str, bytes], base: str = ""
+) -> str | None:
+    """Turn an image output into a file and the HTML that shows it.
+
+    An SVG becomes two files: one with the colours of light pages and its dark twin.
+
+    Args:
+        output: a stored output of a notebook.
+        stem: beginning of the file names.
+        files: receives name -> content.
+        base: address of the folder that holds the files, seen from the page.
+
+    Returns:
+        A `<figure>`, or None where the output holds no image.
+    """
+    data = output.get("data", {})
+    kind = next((k for k in ("image/svg+xml", "image/png") if k in data), None)
+    if kind is None:
+        return None
+    text = "".join(data[kind])
+    about = output.get("metadata", {}).get(kind, {})
+    width, height = _size(kind, text)
+    alt = escape(about.get("alt", ""))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    if kind == "image/png":
+        names = {"": f"{stem}-{digest}.png"}
+        files[names[""]] = base64.b64decode(text)
+    else:
+        names = {"light": f"{stem}-{digest}.svg", "dark": f"{stem}-{digest}-dark.svg"}
+        clear = _transparent(text)
+        files[names["light"]] = clear.encode()
+        files[names["dark"]] = _dark(clear).encode()
+    images = "".join(
+        f'<img{f" class=lit-{mode}" if mode else ""} src="{base}{name}" alt="{alt}" '
+        f'width="{width}" height="{height}" loading="lazy">'
+        for mode, name in names.items()
+    )
+    caption = about.get("caption", "")
+    shown = (
+        f"<figcaption>{escape(caption, quote=False)}</figcaption>" if caption else ""
+    )
+    return f'<figure class="lit-figure">{images}{shown}</figure>'
+
+
+# --- prose ---------------------------------------------------------------------------
+
+MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+
+
+def _formula(soup: BeautifulSoup, display: str | None, inline: str | None) -> Tag:
+    if inline is not None:
+        item = soup.new_tag("span", attrs={"class": "arithmatex"})
+        item.string = rf"\({inline.strip()}\)"
+        return item
+    text = (display or "").strip()
+    item = soup.new_tag("div", attrs={"class": "arithmatex", "tabindex": "0"})
+    for name in equation_ids(text)[:1]:
+        item["id"] = name
+    item.string = rf"\[{text}\]"
+    return item
+
+
+def convert_math(soup: BeautifulSoup) -> None:
+    r"""Wrap `$...$` and `$$...$$` of rendered Markdown for KaTeX, code left alone.
+
+    A display with `\tag{n}` gets the id `eq-n`, so that it can be linked.
+
+    Args:
+        soup: parsed HTML, changed in place.
+    """
+    for node in list(soup.find_all(string=re.compile(r"\$"))):
+        if node.find_parent(["code", "pre", "script", "style"]):
+            continue
+        text, parent, place = str(node), node.parent, 0
+        alone = re.fullmatch(r"\s*\$\$(.+?)\$\$\s*", text, re.DOTALL)
+        if alone and parent is not None and parent.name == "p" and len(parent) == 1:
+            parent.replace_with(_formula(soup, alone[1], None))
+            continue
+        for found in MATH.finditer(text):
+            node.insert_before(text[place : found.start()])
+            item = _formula(soup, found[1], found[2])
+            item.name = "span"
+            node.insert_before(item)
+            place = found.end()
+        node.replace_with(text[place:])
+
+
+BOX = re.compile(r"(Deviation|Pitfall)s?\b", re.IGNORECASE)
+
+
+def convert_boxes(soup: BeautifulSoup) -> None:
+    """Turn blockquotes that open with **Deviation.** or **Pitfall.** into boxes.
+
+    Args:
+        soup: parsed HTML, changed in place.
+    """
+    for quote in soup.find_all("blockquote"):
+        first = quote.find("strong")
+        kind = BOX.match(first.get_text()) if first else None
+        if first is None or kind is None:
+            continue
+        name = kind[1].lower()
+        quote.name = "aside"
+        quote["class"] = ["lit-box", f"lit-{name}"]
+        words = quote.get_text().split(maxsplit=1)
+        quote["id"] = f"{name}-{slug(words[-1], 5)}"

@@ -1,0 +1,226 @@
+"""The MkDocs plugin `labml-style`: chapters in, side-by-side pages out.
+
+It writes a split copy of each notebook to a cache folder and hands it to
+mkdocs-jupyter; when the HTML comes back, `Book.arrange` puts the pieces into rows.
+Configuration:
+
+```yaml
+plugins:
+  - search
+  - labml-style:
+      notebooks: notebooks            # folder of the .ipynb files
+      modules: labml_style            # package they are paired with, or empty
+      support: [labml_style/figures]  # plain modules to show below support/
+      bibliography: docs/references.bib
+  - mkdocs-jupyter: {include: ["*.ipynb"], allow_errors: false}
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config import config_options as option
+from mkdocs.config.base import Config
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import BasePlugin, event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import get_toc
+
+from .anchors import read_moved
+from .bibliography import references_markdown
+from .page import Chapter, boxes, read_book
+from .rows import NotebookError
+
+
+class LabmlStyleConfig(Config):
+    """Options of the plugin; paths are relative to the configuration file."""
+
+    notebooks = option.Type(str, default="notebooks")
+    modules = option.Type(str, default="")
+    support = option.ListOfItems(option.Type(str), default=[])
+    bibliography = option.Type(str, default="")
+    anchors = option.Type(str, default="")
+    cache = option.Type(str, default=".cache/labml-style")
+
+
+class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
+    """Side-by-side pages for notebooks."""
+
+    def on_config(self, config: MkDocsConfig) -> MkDocsConfig:
+        """Find the project's folders and the repository's address."""
+        self.root = Path(config.config_file_path or "mkdocs.yml").resolve().parent
+        self.repository = repository(self.root / "pyproject.toml")
+        config.watch.append(str(self.root / self.config.notebooks))
+        config.extra["repository"] = self.repository
+        return config
+
+    @event_priority(100)
+    def on_files(self, files: Files, config: MkDocsConfig) -> Files:
+        """Read every chapter and register its split copy, before mkdocs-jupyter."""
+        pages = {f.src_uri: f.url for f in files.documentation_pages()}
+        listed = re.findall(r"[\w/]+\.ipynb", json.dumps(config.nav or []))
+        lock = self.root / self.config.anchors if self.config.anchors else None
+        try:
+            self.book = read_book(
+                self.root,
+                notebooks=self.config.notebooks,
+                package=self.config.modules,
+                support=self.config.support,
+                order=listed,
+                pages=pages,
+                moved=read_moved(lock),
+            )
+        except NotebookError as error:
+            raise PluginError(str(error)) from error
+        for page, chapter in self.book.chapters.items():
+            part = self.root / self.config.cache / page
+            text = json.dumps(self.book.split_notebook(chapter), ensure_ascii=False)
+            if not part.exists() or part.read_text(encoding="utf-8") != text:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                new = part.with_name(f"{part.name}.{os.getpid()}")
+                new.write_text(text, encoding="utf-8")
+                new.replace(part)
+            cache = str(self.root / self.config.cache)
+            file = File(page, cache, config.site_dir, config.use_directory_urls)
+            files.append(file)
+        return files
+
+    def on_page_markdown(
+        self, markdown: str, page: Page, config: MkDocsConfig, files: Files
+    ) -> str:
+        """Fill the pages that are collected: deviations and references."""
+        if "<!-- deviations -->" in markdown:
+            markdown = markdown.replace("<!-- deviations -->", self._deviations())
+        if "<!-- references -->" in markdown and self.config.bibliography:
+            path = self.root / self.config.bibliography
+            text = references_markdown(path.read_text(encoding="utf-8"))
+            markdown = markdown.replace("<!-- references -->", text)
+        return markdown
+
+    def _deviations(self) -> str:
+        parts = []
+        for chapter in self.book.chapters.values():
+            found = boxes(chapter, "deviation")
+            if found:
+                parts.append(f"## {chapter.title}\n")
+            for anchor, text in found:
+                text = re.sub(r"^\*\*Deviations?\.?\*\*\s*", "", text)
+                text = re.sub(r"\]\(\.\./docs/", "](", text)
+                text = re.sub(r"\]\(#", f"]({chapter.page}#", text)
+                link = f"[In the chapter]({chapter.page}#{anchor})"
+                parts.append(f"- {' '.join(text.split())} {link}")
+        return "\n".join(parts) or "No chapter states a deviation yet."
+
+    def on_page_content(
+        self, html: str, page: Page, config: MkDocsConfig, files: Files
+    ) -> str:
+        """Arrange what mkdocs-jupyter rendered."""
+        chapter = self.book.chapters.get(page.file.src_uri)
+        if chapter is None:
+            return html
+        try:
+            content = self.book.arrange(chapter, html, self._tools(chapter))
+        except NotebookError as error:
+            raise PluginError(str(error)) from error
+        title = re.sub(r"[`$*]", "", chapter.title)
+        page.title = _nav_titles(config.nav).get(chapter.page, title)
+        page.meta.setdefault("description", _description(chapter))
+        page.meta.setdefault("chapter", chapter.name)
+        page.toc = get_toc(_tokens(self.book.toc(chapter)))
+        return content
+
+    def _tools(self, chapter: Chapter) -> str:
+        source = chapter.source
+        links = []
+        if source.suffix == ".ipynb":
+            links.append((f"{chapter.name}.ipynb", "Notebook", " download"))
+        if self._module(chapter).exists():
+            links.append((f"{self._module(chapter).name}", "Module", " download"))
+        if self.repository:
+            path = source.relative_to(self.root).as_posix()
+            module = self._module(chapter).relative_to(self.root).as_posix()
+            place = re.match(
+                r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?$", self.repository
+            )
+            if place and source.suffix == ".ipynb":
+                colab = f"https://colab.research.google.com/github/{place[1]}/blob/main/{path}"
+                links.append((colab, "Open in Colab", ""))
+            base = self.repository.removesuffix("/").removesuffix(".git")
+            links.append((f"{base}/edit/main/{module}", "Edit", ""))
+        items = "".join(
+            f'<a href="{escape(href)}"{more}>{text}</a>' for href, text, more in links
+        )
+        return (
+            f'<nav class="lit-tools" aria-label="This chapter">{items}</nav>'
+            if items
+            else ""
+        )
+
+    def _module(self, chapter: Chapter) -> Path:
+        source = chapter.source
+        if source.suffix == ".py":
+            return source
+        return self.root / self.config.modules.replace(".", "/") / f"{chapter.name}.py"
+
+    def on_post_page(self, output: str, page: Page, config: MkDocsConfig) -> str:
+        """Write images, the notebook and the module beside the page."""
+        chapter = self.book.chapters.get(page.file.src_uri)
+        if chapter is not None:
+            folder = Path(config.site_dir) / chapter.url
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in chapter.files.items():
+                (folder / name).write_bytes(content)
+            for source in {chapter.source, self._module(chapter)}:
+                if source.exists():
+                    (folder / source.name).write_bytes(source.read_bytes())
+        return output
+
+
+def repository(pyproject: Path) -> str:
+    """The repository's address, `[project.urls] Repository`, or an empty string."""
+    if not pyproject.exists():
+        return ""
+    with pyproject.open("rb") as file:
+        project = tomllib.load(file).get("project", {})
+    return str(project.get("urls", {}).get("Repository", ""))
+
+
+def _nav_titles(nav: Any) -> dict[str, str]:
+    """Titles that `nav` gives: source path -> title."""
+    found: dict[str, str] = {}
+    for item in nav if isinstance(nav, list) else ():
+        for title, value in item.items() if isinstance(item, dict) else ():
+            found |= _nav_titles(value) if isinstance(value, list) else {value: title}
+    return found
+
+
+def _description(chapter: Chapter) -> str:
+    prose = next((row.prose for row in chapter.rows if row.prose), chapter.title)
+    text = re.sub(r"[*`$>]|\[([^\]]*)\]\([^)]*\)", r"\1", prose.split("\n\n")[0])
+    return " ".join(text.split())[:300]
+
+
+def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
+    """Nested tokens as MkDocs takes them from a flat list of headings."""
+    top: list[Any] = []
+    stack: list[tuple[int, list[Any]]] = [(0, top)]
+    for level, text, anchor in toc:
+        plain = re.sub(r"[`*$]", "", text)
+        while stack[-1][0] >= level:
+            stack.pop()
+        children: list[Any] = []
+        name = escape(plain)
+        token = {"level": level, "id": anchor, "name": name, "html": name}
+        token |= {"data-toc-label": "", "children": children}
+        stack[-1][1].append(token)
+        stack.append((level, children))
+    return top

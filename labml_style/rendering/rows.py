@@ -1,0 +1,570 @@
+"""A notebook as rows: an idea in prose on the left, its code on the right.
+
+Everything here is a pure function of the notebook. `split` finds the rows: a Markdown
+cell stands beside the code cell that follows it, a docstring beside its signature, a
+block of full-line comments beside the code below it. Lines move whole; positions come
+from `ast` and `tokenize`, never from patterns over source text.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
+WHOLE = frozenset({"exercise", "check", "solution", "figure"})
+OUTPUT_LIMIT = 300_000
+
+
+class NotebookError(ValueError):
+    """Something in a notebook that a page must not be built from.
+
+    Args:
+        notebook: the notebook's path, as the reader of the message knows it.
+        cell: number of the cell, counted from 1.
+        line: number of the line in that cell, counted from 1.
+        message: what is wrong and what to do.
+    """
+
+    def __init__(self, notebook: str, cell: int, line: int, message: str):
+        super().__init__(f"{notebook}, cell {cell}, line {line}: {message}")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A class, function, method, field or constant, and the row that defines it.
+
+    Attributes:
+        name: qualified name inside its module, `TextStream.position`.
+        kind: `class`, `function`, `method`, `property`, `field` or `constant`.
+        signature: one line for the heading and the hover card.
+        first: first line in the cell, decorators included, counted from 0.
+        last: line after the last.
+        public: whether a heading announces it.
+    """
+
+    name: str
+    kind: str
+    signature: str
+    first: int
+    last: int
+    public: bool
+
+
+@dataclass
+class Row:
+    """One row of a page.
+
+    Attributes:
+        id: anchor, made from headings and names so that it survives edits.
+        prose: Markdown of the left side, or an empty string.
+        cell: index of the code cell, or None where a row has prose alone.
+        prose_cell: index of the cell that the prose comes from.
+        lines: the cell's lines on the right side, counted from 0.
+        outputs: the cell's stored outputs, on its last row only.
+        tags: the cell's tags.
+        defines: what the row defines.
+        heading: text of a heading that stands before the row.
+        level: level of that heading, 1 to 6.
+        announces: the definition that the heading announces, if it is one.
+        card: the definition that follows a prose row: its signature fills the column.
+    """
+
+    id: str = ""
+    prose: str = ""
+    cell: int | None = None
+    prose_cell: int = 0
+    prose_line: int = 0
+    lines: list[int] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    tags: frozenset[str] = frozenset()
+    defines: list[Definition] = field(default_factory=list)
+    heading: str = ""
+    level: int = 0
+    announces: Definition | None = None
+    card: Definition | None = None
+    hash: str = ""
+
+
+def slug(text: str, words: int = 12) -> str:
+    """An anchor from a heading: lower case, letters and digits, joined by hyphens."""
+    text = re.sub(r"<[^>]+>|\$[^$]*\$", " ", text)
+    return "-".join(re.findall(r"[a-z0-9_]+", text.lower())[:words])
+
+
+def code_of(cell: dict[str, Any]) -> str:
+    """A cell's source as one string, whichever of the two forms the file uses."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def tags_of(cell: dict[str, Any]) -> frozenset[str]:
+    """The tags of a cell."""
+    return frozenset(cell.get("metadata", {}).get("tags", ()))
+
+
+def parse(source: str) -> ast.Module | None:
+    """A cell's syntax tree, or None if it is not Python. Magic lines become `pass`."""
+    lines = [
+        line[: len(line) - len(line.lstrip())] + "pass"
+        if line.lstrip()[:1] in ("%", "!")
+        else line
+        for line in source.split("\n")
+    ]
+    try:
+        return ast.parse("\n".join(lines))
+    except SyntaxError:
+        return None
+
+
+# --- definitions ---------------------------------------------------------------------
+
+
+def _arguments(arguments: ast.arguments, method: bool) -> str:
+    shown = ast.unparse(arguments)
+    return re.sub(r"^(self|cls)(, )?", "", shown) if method else shown
+
+
+def _signature(node: ast.AST, kind: str) -> str:
+    if isinstance(node, ast.ClassDef):
+        for item in node.body:
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                return f"class {node.name}({_arguments(item.args, True)})"
+        fields = [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign)]
+        return f"class {node.name}({', '.join(fields)})"
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    if kind == "property":
+        return f"{node.name}{returns}"
+    return f"{node.name}({_arguments(node.args, kind == 'method')}){returns}"
+
+
+def first_line(node: ast.AST) -> int:
+    """Index of the line where a definition starts, decorators included."""
+    decorators = getattr(node, "decorator_list", [])
+    return min([d.lineno for d in decorators] + [node.lineno]) - 1  # type: ignore[attr-defined]
+
+
+def definitions(tree: ast.Module, headings: bool = True) -> Iterator[Definition]:
+    """All that a cell defines at its top level and in its classes, in order.
+
+    Args:
+        tree: syntax tree of the cell.
+        headings: whether public definitions are announced by a heading.
+    """
+
+    def visit(body: list[ast.stmt], prefix: str) -> Iterator[Definition]:
+        for node in body:
+            last = node.end_lineno or node.lineno
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                kind = "class" if isinstance(node, ast.ClassDef) else "function"
+                if prefix and kind == "function":
+                    marks = {ast.unparse(d).split(".")[-1] for d in node.decorator_list}
+                    prop = marks & {"property", "cached_property"}
+                    kind = "property" if prop else "method"
+                name = prefix + node.name
+                private = any(re.match(r"_(?!_)", part) for part in name.split("."))
+                documented = not prefix or ast.get_docstring(node) is not None
+                public = headings and not private and documented
+                shown = _signature(node, kind)
+                yield Definition(name, kind, shown, first_line(node), last, public)
+                if isinstance(node, ast.ClassDef):
+                    yield from visit(node.body, name + ".")
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        name, start = prefix + target.id, node.lineno - 1
+                        kind = "field" if prefix else "constant"
+                        text = ast.unparse(node)
+                        text = text if len(text) < 90 else text[:87] + "..."
+                        yield Definition(name, kind, text, start, last, False)
+
+    yield from visit(tree.body, "")
+
+
+# --- fragments of a code cell --------------------------------------------------------
+
+
+@dataclass
+class Fragment:
+    """Lines of a code cell that belong together, and the prose found among them."""
+
+    prose: str = ""
+    line: int = 0
+    lines: list[int] = field(default_factory=list)
+    definition: Definition | None = None
+
+
+def _comment_blocks(source: str) -> dict[int, int]:
+    """Blocks of full-line comments: first line -> line after the last."""
+    found, depth = [], 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.OP:
+                depth += (token.string in "([{") - (token.string in ")]}")
+            elif token.type == tokenize.COMMENT and depth == 0:
+                text = token.string[1:]
+                directive = text.strip().startswith(DIRECTIVES)
+                full = token.line.strip() == token.string
+                if full and text[:1] in ("", " ") and not directive:
+                    found.append((token.start[0] - 1, token.start[1]))
+    except (tokenize.TokenError, SyntaxError, IndentationError):
+        return {}
+    blocks: dict[int, int] = {}
+    previous, column, start = -2, -1, -1
+    for line, indent in found:
+        if line != previous + 1 or indent != column:
+            start = line
+        blocks[start] = line + 1
+        previous, column = line, indent
+    return blocks
+
+
+def _documented(tree: ast.Module) -> Iterator[tuple[int, int, str, int, str]]:
+    """Docstrings on lines of their own: first, after last, text, definition, source."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                text = first.value.value
+                alone = first.lineno > node.lineno
+                if isinstance(text, str) and alone:
+                    last = first.end_lineno or first.lineno
+                    yield first.lineno - 1, last, text, first_line(node), node.name
+
+
+def fragments(source: str, headings: bool = True) -> list[Fragment]:
+    """Cut a code cell into fragments by whole lines.
+
+    A definition starts a fragment and takes its docstring, a method only if it has one,
+    so that `__init__` stands beside the words of its class; a block of full-line
+    comments starts one and takes the code below it, a definition included; so does the
+    first statement after a definition at the top level. A cell that is not Python is
+    one fragment.
+
+    Args:
+        source: the cell's code.
+        headings: whether public definitions are announced by a heading.
+    """
+    lines = source.split("\n")
+    tree = parse(source)
+    if tree is None:
+        return [Fragment(lines=list(range(len(lines))))]
+    blocks = _comment_blocks(source)
+    known = {
+        d.first: d
+        for d in definitions(tree, headings)
+        if d.kind not in ("field", "constant")
+    }
+    docs = {a: (b, text, at) for a, b, text, at, _ in _documented(tree)}
+    documented = {at for _, _, at in docs.values()}
+    top = {line for line, d in known.items() if "." not in d.name}
+    starts = top | documented | set(blocks)
+    for before, node in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(before, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            starts.add(first_line(node))
+    result = [Fragment()]
+    line = 0
+    while line < len(lines):
+        here = result[-1]
+        if line in starts:
+            waiting = here.prose and not any(lines[i].strip() for i in here.lines)
+            if not (waiting and line not in blocks):
+                here = Fragment(line=line)
+                result.append(here)
+            if line in known:
+                here.definition = known[line]
+        if line in blocks:
+            end = blocks[line]
+            said = [x.strip()[1:].removeprefix(" ") for x in lines[line:end]]
+            here.prose, here.line = "\n".join(said), line
+            line = blocks[line]
+        elif line in docs:
+            end, text, _ = docs[line]
+            here.prose = (here.prose + "\n\n" + from_docstring(text)).strip()
+            here.line = here.line or line
+            line = end
+            if line < len(lines) and not lines[line].strip():
+                line += 1
+        else:
+            here.lines.append(line)
+            line += 1
+    for item in result:
+        while item.lines and not lines[item.lines[-1]].strip():
+            item.lines.pop()
+        while item.lines and not lines[item.lines[0]].strip():
+            item.lines.pop(0)
+    return [item for item in result if item.lines or item.prose] or [Fragment()]
+
+
+LISTS = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises"}
+NOTES = ("Returns", "Yields", "Source", "Shapes", "Example", "Note")
+
+
+def from_docstring(text: str) -> str:
+    """Markdown of a docstring: its Google-style sections become lists and labels."""
+    result: list[str] = []
+    section = ""
+    for line in inspect.cleandoc(text).split("\n"):
+        title = re.fullmatch(r"(\w+):", line)
+        note = re.match(rf"({'|'.join(NOTES)}):\s+(.*)", line)
+        if title and title[1] in LISTS:
+            section = title[1]
+            result += ["", f"**{LISTS[section]}**", ""]
+        elif title and title[1] in NOTES:
+            section = title[1]
+            result += ["", f"**{section}**", ""]
+        elif note:
+            section = ""
+            result += ["", f"**{note[1]}** {note[2]}"]
+        elif section and line.startswith("    "):
+            item = re.match(r"    (\*{0,2}[\w.`]+)(?: \(([^)]*)\))?:\s*(.*)", line)
+            if section in LISTS and item and not line.startswith("     "):
+                result.append(f"- `{item[1].strip('`')}`: {item[3]}")
+            elif section in LISTS:
+                result.append("  " + line.strip())
+            else:
+                result.append(line.strip())
+        else:
+            if line.strip():
+                section = ""
+            result.append(line)
+    return "\n".join(result).strip()
+
+
+# --- rows ----------------------------------------------------------------------------
+
+
+@dataclass
+class _Part:
+    """A heading, or the prose between headings, of a Markdown cell."""
+
+    text: str
+    line: int
+    level: int = 0
+
+
+def _parts(source: str) -> Iterator[_Part]:
+    """Cut Markdown at its ATX headings, outside fenced code."""
+    prose: list[str] = []
+    start, fenced = 0, False
+    for number, line in enumerate(source.split("\n")):
+        fenced ^= line.lstrip().startswith(("```", "~~~"))
+        heading = None if fenced else re.fullmatch(r"(#{1,6}) +(.+?)(?: +#+)?\s*", line)
+        if heading:
+            if "\n".join(prose).strip():
+                yield _Part("\n".join(prose).strip("\n"), start)
+            prose, start = [], number + 1
+            yield _Part(heading[2], number, len(heading[1]))
+        else:
+            prose.append(line)
+    if "\n".join(prose).strip():
+        skipped = next(i for i, line in enumerate(prose) if line.strip())
+        yield _Part("\n".join(prose).strip("\n"), start + skipped)
+
+
+def split(notebook: dict[str, Any], name: str = "notebook") -> list[Row]:
+    """The rows of a notebook.
+
+    Args:
+        notebook: a notebook in format 4, as `nbformat` or `json` reads it.
+        name: how error messages call it.
+
+    Returns:
+        Rows in reading order; a heading stands before the row that carries it.
+
+    Raises:
+        NotebookError: a heading twice, a docstring with a backslash that is not raw, an
+            output over 300 kB, or an image without a text alternative.
+    """
+    rows: list[Row] = []
+    level = 0
+    pending: Row | None = None  # prose or heading of a Markdown cell, waiting for code
+    cells = notebook["cells"]
+    for index, cell in enumerate(cells):
+        source, tags = code_of(cell), tags_of(cell)
+        if "colab-setup" in tags or not source.strip():
+            continue
+        if cell["cell_type"] == "markdown":
+            for part in _parts(source):
+                if part.level:
+                    if pending is not None:
+                        rows.append(pending)
+                    level = part.level
+                    pending = Row(heading=part.text, level=level, prose_cell=index)
+                    pending.prose_line = part.line
+                elif pending is not None and not pending.prose:
+                    pending.prose = part.text
+                else:
+                    if pending is not None:
+                        rows.append(pending)
+                    pending = Row(prose=part.text, prose_cell=index)
+                    pending.prose_line = part.line
+                pending.tags = tags
+            continue
+        if cell["cell_type"] != "code":
+            continue
+        _check_code(cell, name, index)
+        new = _code_rows(cell, index, level)
+        if pending is not None:
+            first = new[0]
+            if first.announces is None:
+                first.heading, first.level = pending.heading, pending.level
+                first.prose = "\n\n".join(p for p in (pending.prose, first.prose) if p)
+                first.prose_cell, first.prose_line = (
+                    pending.prose_cell,
+                    pending.prose_line,
+                )
+            else:
+                pending.card = first.announces if pending.prose else None
+                rows.append(pending)
+            pending = None
+        rows += new
+    if pending is not None:
+        rows.append(pending)
+    _name(rows, cells, name)
+    return rows
+
+
+def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
+    """The rows of one code cell."""
+    source, tags = code_of(cell), tags_of(cell)
+    headings = not tags & (WHOLE | {"active-ipynb"})
+    count = source.count("\n") + 1
+    whole = tags & WHOLE
+    pieces = (
+        [Fragment(lines=list(range(count)))] if whole else fragments(source, headings)
+    )
+    tree = parse(source)
+    known = list(definitions(tree, headings)) if tree else []
+    rows = []
+    for piece in pieces:
+        row = Row(prose=piece.prose, cell=index, prose_cell=index, lines=piece.lines)
+        row.prose_line, row.tags = piece.line, tags
+        held = set(piece.lines)
+        row.defines = [
+            d for d in known if d.first in held and (headings or d.kind != "constant")
+        ]
+        if piece.definition and piece.definition.public:
+            row.announces = piece.definition
+            row.heading = piece.definition.name
+            row.level = min(max(level, 1) + 1 + piece.definition.name.count("."), 6)
+        rows.append(row)
+    rows[-1].outputs = list(cell.get("outputs", ()))
+    return rows
+
+
+def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
+    """Give every heading and row its anchor and its hash."""
+    headings: dict[str, Row] = {}
+    taken: dict[str, int] = {}
+    current = ""
+    for row in rows:
+        if row.heading:
+            anchor = row.heading if row.announces else slug(row.heading)
+            if anchor in headings or not anchor:
+                what = "stands twice" if anchor else "has no letters to link to"
+                at = row.prose_cell + 1, row.prose_line + 1
+                raise NotebookError(
+                    name, *at, f"heading {row.heading!r} {what}; rename it"
+                )
+            headings[anchor] = row
+            current = anchor if row.level > 1 else ""
+            taken[anchor] = 1
+        code = code_of(cells[row.cell]).split("\n") if row.cell is not None else []
+        shown = "\n".join(code[i] for i in row.lines)
+        public = [d for d in row.defines if d.kind not in ("field", "constant")]
+        if row.announces:
+            base = f"{row.announces.name}--row"
+        elif public:
+            base = public[0].name
+        else:
+            stem = "-".join(current.split("-")[:4])
+            words = slug(row.prose, 4) or slug(shown, 3) or "row"
+            base = f"{stem}--{words}" if current else words
+        taken[base] = taken.get(base, 0) + 1
+        row.id = base if taken[base] == 1 else f"{base}-{taken[base]}"
+        row.hash = hashlib.sha256(f"{row.prose}\0{shown}".encode()).hexdigest()[:10]
+
+
+def equation_ids(markdown: str) -> list[str]:
+    r"""Anchors of the displays in a text that carry a `\tag{n}`: `eq-n`."""
+    tags = re.findall(r"\\tag\*?\{([^}]*)\}", markdown)
+    return ["eq-" + (slug(tag) or tag) for tag in tags]
+
+
+def heading_id(row: Row) -> str:
+    """The anchor of the heading before a row."""
+    return row.heading if row.announces else slug(row.heading)
+
+
+# --- checks --------------------------------------------------------------------------
+
+
+def _check_code(cell: dict[str, Any], name: str, index: int) -> None:
+    source = code_of(cell)
+    tree = parse(source)
+    for first, _, _, _, owner in _documented(tree) if tree else ():
+        opening = source.split("\n")[first].strip()
+        end = next(last for a, last, *_ in _documented(tree) if a == first)  # type: ignore[arg-type]
+        text = "\n".join(source.split("\n")[first:end])
+        if "\\" in text and not re.match(r"[rR]", opening):
+            message = f'docstring of {owner} has a backslash: write r"""..."""'
+            raise NotebookError(name, index + 1, first + 1, message)
+    for output in cell.get("outputs", ()):
+        data = output.get("data", {})
+        size = sum(len(str(value)) for value in data.values())
+        size += len("".join(output.get("text", "")))
+        if size > OUTPUT_LIMIT:
+            message = f"output of {size:,} bytes; the limit is {OUTPUT_LIMIT:,}"
+            raise NotebookError(name, index + 1, source.count("\n") + 1, message)
+        for kind in ("image/svg+xml", "image/png"):
+            if kind in data and not output.get("metadata", {}).get(kind, {}).get("alt"):
+                message = "image without a text alternative: show(figure, alt=...)"
+                raise NotebookError(name, index + 1, source.count("\n") + 1, message)
+
+
+def module_notebook(source: str) -> dict[str, Any]:
+    """A plain module as a notebook of one code cell, its docstring as Markdown before.
+
+    Args:
+        source: text of a Python file.
+    """
+    cells: list[dict[str, Any]] = []
+    tree = ast.parse(source)
+    lines = source.split("\n")
+    text = ast.get_docstring(tree)
+    if text is not None:
+        end = tree.body[0].end_lineno or 1
+        title, _, rest = text.partition("\n")
+        markdown = f"# {title.rstrip('.')}\n\n{rest.strip()}"
+        cells.append({"cell_type": "markdown", "metadata": {}, "source": markdown})
+        lines = lines[end:]
+    code = {"cell_type": "code", "metadata": {}, "source": "\n".join(lines).strip("\n")}
+    cells.append(code | {"outputs": [], "execution_count": None})
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+__all__ = [
+    "Definition",
+    "Fragment",
+    "NotebookError",
+    "Row",
+    "definitions",
+    "fragments",
+    "from_docstring",
+    "module_notebook",
+    "replace",
+    "slug",
+    "split",
+]

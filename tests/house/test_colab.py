@@ -1,0 +1,107 @@
+"""The way into Colab, for real: a fresh environment, one notebook, a git address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from labml_style.rendering import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = notebooks.chapters(ROOT / "labml_style")
+
+
+def run(
+    *command: str | Path, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a git repository with the working tree as its one commit."""
+    if shutil.which("git") is None:
+        pytest.skip("git is missing")
+    folder = tmp_path_factory.mktemp("repository")
+    command = ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git working tree")
+    for name in set(filter(None, listed.stdout.split("\0"))):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "All"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return f"file://{folder}"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with what Colab has: torch and a kernel, no package."""
+    folder = tmp_path_factory.mktemp("colab")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    clean["PIP_CONSTRAINT"] = str(ROOT / "requirements.txt")
+    run(sys.executable, "-m", "venv", folder, folder=folder, environment=clean)
+    path = folder / "bin/python"
+    # Colab's pip is 24.1 or newer; before that, pip knows no git address of a file.
+    for names in (["pip>=24.1"], ["torch", "ipykernel", "nbclient"]):
+        pip = ("-m", "pip", "install", "--quiet", "--upgrade", *names)
+        run(path, *pip, folder=folder, environment=clean)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", CHAPTERS, ids=lambda path: path.stem)
+def test_notebook_alone_installs_the_package_and_runs(
+    module: Path, repository: str, python: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "content"
+    empty.mkdir()
+    cells = notebooks.expected(module.read_text(), repository)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = notebooks.KERNEL
+    notebooks.write(empty / module.with_suffix(".ipynb").name, notebook)
+
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "PIP_CONSTRAINT": str(ROOT / "requirements.txt"),
+        "LABML_STYLE_QUICK": "1",
+    }
+    # How this machine reaches the package index, and pip's downloads so far.
+    environment |= {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("PIP_") and name not in environment
+    }
+    cache = [sys.executable, "-m", "pip", "cache", "dir"]
+    found = subprocess.run(cache, capture_output=True, text=True)
+    environment.setdefault("PIP_CACHE_DIR", found.stdout.strip())
+
+    absent = "import importlib.util as u; assert u.find_spec('labml_style') is None"
+    if module == CHAPTERS[0]:
+        run(python, "-c", absent, folder=empty, environment=environment)
+    name = module.with_suffix(".ipynb").name
+    execute = ("-m", "jupyter", "execute", "--inplace", name)
+    run(python, *execute, folder=empty, environment=environment)
+
+    first, *rest = nbformat.read(empty / name, as_version=4).cells
+    assert notebooks.tags(first)[0] == "colab-setup" and first.execution_count == 1
+    for cell in rest:
+        if cell.cell_type == "code" and "skip-execution" not in notebooks.tags(cell):
+            assert cell.execution_count
+    where = "import labml_style as m; print(m.__file__)"
+    done = run(python, "-c", where, folder=empty, environment=environment)
+    assert done.stdout.startswith(str(python.parent.parent))

@@ -1,0 +1,195 @@
+"""The MkDocs plugin on a small foreign site."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+CONFIG = """
+site_name: Stones
+site_url: ""
+strict: true
+theme: {name: material, font: false}
+nav: [index.md, stone.ipynb, other.ipynb, deviations.md, references.md]
+plugins:
+  - search
+  - labml-style:
+      modules: stones
+      support: [stones/tools.py]
+      bibliography: docs/references.bib
+      anchors: docs/anchors.json
+  - mkdocs-jupyter: {include: ["*.ipynb"], allow_errors: false}
+"""
+
+BIB = """
+@article{newton1687principia,
+  author = {Newton, Isaac and Bo{\\v{s}}kovi{\\'c}, Ru{\\dj}er and others},
+  title = {The {Principia}}, year = {1687}, journal = {London}, eprint = {1687.00001},
+}
+"""
+
+TOOLS = '''"""Tools.
+
+More.
+"""
+
+
+def shake(hand: int) -> int:
+    """Shake."""
+    return hand
+'''
+
+
+def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
+    for name in ("docs", "notebooks", "stones"):
+        (folder / name).mkdir(parents=True)
+    (folder / "mkdocs.yml").write_text(CONFIG)
+    project = f'[project.urls]\nRepository = "{repository}"\n' if repository else ""
+    (folder / "pyproject.toml").write_text(project)
+    (folder / "docs/index.md").write_text("# Home\n\n[stone](stone.ipynb#Stone)\n")
+    (folder / "docs/deviations.md").write_text("# Deviations\n\n<!-- deviations -->\n")
+    (folder / "docs/references.md").write_text("# References\n\n<!-- references -->\n")
+    (folder / "docs/references.bib").write_text(BIB)
+    moved = {"moved": {"stone": {"old-name": "Stone.fall"}}, "published": {}}
+    (folder / "docs/anchors.json").write_text(json.dumps(moved))
+    (folder / "stones/tools.py").write_text(TOOLS)
+    (folder / "stones/stone.py").write_text("# the module\n")
+    text = (FIXTURES / "stone.ipynb").read_text()
+    (folder / "notebooks/stone.ipynb").write_text(text)
+    other = json.loads(text)
+    source = "from stones.stone import Stone\nfrom stones.tools import shake\nshake(1)"
+    cell = {"cell_type": "code", "id": "b", "metadata": {}, "outputs": []}
+    other["cells"] = [
+        {
+            "cell_type": "markdown",
+            "id": "a",
+            "metadata": {},
+            "source": f"# Other\n\n{prose} See [the fall](stone.ipynb#Stone.fall), "
+            "[home](../docs/index.md), [the old name](stone.ipynb#old-name).",
+        },
+        cell | {"source": source, "execution_count": None},
+    ]
+    (folder / "notebooks/other.ipynb").write_text(json.dumps(other))
+    return folder
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def page(folder: Path, name: str) -> BeautifulSoup:
+    return BeautifulSoup(
+        (folder / "site" / name / "index.html").read_text(), "html.parser"
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = site(tmp_path_factory.mktemp("stones"))
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_chapters_become_side_by_side_pages(built: Path) -> None:
+    stone = page(built, "stone")
+    assert len(stone.select(".lit-row .lit-code")) >= 5
+    assert stone.select("style") == [] or "jp-" not in str(stone.select("style"))
+    assert "cdnjs" not in str(stone)
+
+
+def test_names_link_across_pages_and_back(built: Path) -> None:
+    link = page(built, "other").select_one('a.lit-ref[href="../stone/#Stone"]')
+    assert link is not None
+    assert link["data-signature"] == "class Stone(mass: float)"
+    used = page(built, "stone").select_one("#Stone + .lit-used a")
+    assert used is not None
+    assert str(used["href"]).startswith("../other/#")
+    assert used.get_text() == "Other"
+
+
+def test_support_modules_have_pages(built: Path) -> None:
+    assert page(built, "support/tools").select_one("#shake") is not None
+    other = page(built, "other")
+    assert other.select_one('a.lit-ref[href="../support/tools/#shake"]') is not None
+
+
+def test_markdown_links_are_rewritten(built: Path) -> None:
+    links = {a.get_text(): a["href"] for a in page(built, "other").select(".lit-doc a")}
+    assert links["the fall"] == "../stone/#Stone.fall"
+    assert links["home"] in ("../", "..")
+    assert links["the old name"] == "../stone/#old-name"
+
+
+def test_a_moved_anchor_still_stands(built: Path) -> None:
+    following = page(built, "stone").select_one("#old-name + h4")
+    assert following is not None
+    assert following["id"] == "Stone.fall"
+
+
+def test_downloads_are_the_files_themselves(built: Path) -> None:
+    for link in page(built, "stone").select(".lit-tools a[download]"):
+        name = str(link["href"])
+        source = {"ipynb": "notebooks", "py": "stones"}[name.rpartition(".")[2]]
+        file = built / "site/stone" / name
+        assert file.read_bytes() == (built / source / name).read_bytes()
+
+
+def test_buttons_that_need_an_address_are_absent_without_one(built: Path) -> None:
+    names = [a.get_text() for a in page(built, "stone").select(".lit-tools a")]
+    assert names == ["Notebook", "Module"]
+
+
+def test_buttons_with_an_address(tmp_path: Path) -> None:
+    folder = site(tmp_path / "s", "https://github.com/someone/stones")
+    assert build(folder).returncode == 0
+    links = {
+        a.get_text(): a["href"] for a in page(folder, "stone").select(".lit-tools a")
+    }
+    assert links["Open in Colab"] == (
+        "https://colab.research.google.com/github/someone/stones/blob/main/"
+        "notebooks/stone.ipynb"
+    )
+    assert (
+        links["Edit"] == "https://github.com/someone/stones/edit/main/stones/stone.py"
+    )
+
+
+def test_collected_pages(built: Path) -> None:
+    deviations = page(built, "deviations")
+    assert "The air is left out." in deviations.get_text()
+    link = deviations.select_one('li a[href*="#deviation"]')
+    assert link is not None
+    anchor = str(link["href"]).partition("#")[2]
+    assert page(built, "stone").find(id=anchor) is not None
+    references = page(built, "references")
+    assert references.find(id="newton1687principia") is not None
+    assert "Ruđer Bošković" in references.get_text()
+
+
+def test_search_finds_what_stands_under_a_definition(built: Path) -> None:
+    index = json.loads((built / "site/search/search_index.json").read_text())
+    found = {d["location"]: d["text"] for d in index["docs"]}
+    assert "Metres fallen" in found["stone/#Stone.fall"]
+
+
+def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
+    folder = site(tmp_path / "s", prose="[x](stone.ipynb#gone)")
+    done = build(folder)
+    assert done.returncode != 0
+    assert "notebooks/other.ipynb, cell 1, line 3: link to nowhere" in done.stderr
+
+
+def test_a_changed_notebook_changes_the_page(built: Path) -> None:
+    path = built / "notebooks/stone.ipynb"
+    path.write_text(path.read_text().replace("A stone that falls", "A rock that falls"))
+    assert build(built).returncode == 0
+    assert "A rock that falls" in page(built, "stone").get_text()

@@ -1,0 +1,270 @@
+"""Rows: where a cell is cut, what goes left, and what is refused."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labml_style.rendering.rows import (
+    NotebookError,
+    Row,
+    code_of,
+    fragments,
+    from_docstring,
+    module_notebook,
+    slug,
+    split,
+)
+
+
+def code(source: str, *tags: str, **more: Any) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "metadata": {"tags": list(tags)},
+        "source": source,
+        "outputs": [],
+    } | more
+
+
+def prose(source: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def rows_of(*cells: dict[str, Any]) -> list[Row]:
+    return split({"cells": list(cells)}, "x.ipynb")
+
+
+def shown(row: Row, *cells: dict[str, Any]) -> str:
+    assert row.cell is not None
+    lines = code_of(cells[row.cell]).split("\n")
+    return "\n".join(lines[i] for i in row.lines)
+
+
+def test_a_comment_block_starts_a_row_for_the_code_below() -> None:
+    cell = code("a = 1\n\n# Why two.\n# More.\nb = 2\nc = 3")
+    first, second = rows_of(cell)
+    assert (first.prose, shown(first, cell)) == ("", "a = 1")
+    assert (second.prose, shown(second, cell)) == ("Why two.\nMore.", "b = 2\nc = 3")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a = 1  # trailing",
+        "a = [\n    # inside brackets\n    1,\n]",
+        "#no space\na = 1",
+        "# type: ignore\na = 1",
+        "# noqa: E501\na = 1",
+        "# fmt: off\na = 1",
+        's = """\n# inside a string\n"""',
+        'a = 1\n"a string that is no docstring"',
+    ],
+)
+def test_these_stay_code(source: str) -> None:
+    (row,) = rows_of(code(source))
+    assert row.prose == ""
+    assert shown(row, code(source)) == source
+
+
+def test_a_docstring_stands_beside_its_signature_and_the_code_that_follows() -> None:
+    cell = code('@cache\ndef f(x: int) -> int:\n    """Why."""\n    return x')
+    (row,) = rows_of(cell)
+    assert row.prose == "Why."
+    assert shown(row, cell) == "@cache\ndef f(x: int) -> int:\n    return x"
+    assert row.announces is not None
+    assert row.announces.signature == "f(x: int) -> int"
+
+
+def test_a_comment_above_a_definition_shares_its_row() -> None:
+    cell = code('# Above.\ndef f():\n    """Inside."""\n    return 1')
+    (row,) = rows_of(cell)
+    assert row.prose == "Above.\n\nInside."
+
+
+def test_statements_after_a_function_are_not_shown_as_its_body() -> None:
+    cell = code('def f():\n    """Doc."""\n    return 1\n\n\nx = f()')
+    first, second = rows_of(cell)
+    assert shown(second, cell) == "x = f()"
+    assert second.announces is None
+
+
+def test_methods_get_headings_below_their_class() -> None:
+    cell = code(
+        'class A:\n    """A."""\n\n    def m(self):\n        """M."""\n'
+        "    def plain(self):\n        pass\n    def _p(self):\n        '''P.'''"
+    )
+    rows = rows_of(prose("# T\n\n## S"), cell)
+    assert [(r.heading, r.level) for r in rows if r.heading] == [
+        ("T", 1),
+        ("S", 2),
+        ("A", 3),
+        ("A.m", 4),
+    ]
+
+
+def test_demo_cells_announce_nothing() -> None:
+    rows = rows_of(code('def helper():\n    """Doc."""', "active-ipynb"))
+    assert [r.heading for r in rows] == [""]
+
+
+@pytest.mark.parametrize("tag", ["exercise", "check", "solution", "figure"])
+def test_some_cells_stay_whole(tag: str) -> None:
+    source = "# One.\na = 1\n# Two.\nb = 2"
+    (row,) = rows_of(code(source, tag))
+    assert shown(row, code(source)) == source
+
+
+def test_a_cell_that_is_not_python_is_one_row_and_magics_are() -> None:
+    assert len(rows_of(code("this is (not python\n# x\ny"))) == 1
+    assert len(rows_of(code("%pip install x\n# Then.\nimport x"))) == 2
+
+
+def test_prose_stands_beside_the_code_that_follows() -> None:
+    rows = rows_of(prose("## Why\n\nBecause."), code("a = 1"), prose("Alone."))
+    assert [(r.heading, r.prose, r.cell) for r in rows] == [
+        ("Why", "Because.", 1),
+        ("", "Alone.", None),
+    ]
+
+
+def test_prose_before_a_class_faces_its_signature() -> None:
+    rows = rows_of(prose("Idea."), code('class A:\n    """A."""'))
+    assert rows[0].card is not None
+    assert rows[0].card.name == "A"
+
+
+def test_headings_inside_fences_are_no_headings() -> None:
+    rows = rows_of(prose("```\n# not a heading\n```"))
+    assert [r.heading for r in rows] == [""]
+
+
+def test_the_colab_cell_is_hidden() -> None:
+    assert rows_of(code("setup()", "colab-setup"), code("a = 1"))[0].cell == 1
+
+
+def test_outputs_stand_on_the_last_row_of_their_cell() -> None:
+    out = [{"output_type": "stream", "name": "stdout", "text": "hi"}]
+    rows = rows_of(code("a = 1\n# Two.\nb = 2", outputs=out))
+    assert [r.outputs for r in rows] == [[], out]
+
+
+def test_google_sections_become_lists() -> None:
+    text = from_docstring(
+        "Sum.\n\nArgs:\n    x: first\n        line two\n    *rest: more\n\n"
+        "Returns:\n    A sum.\n\nRaises:\n    ValueError: bad."
+    )
+    assert "- `x`: first\n  line two" in text
+    assert "- `*rest`: more" in text
+    assert "**Returns**\n\nA sum." in text
+    assert "- `ValueError`: bad." in text
+
+
+def test_ids_survive_edits_elsewhere() -> None:
+    cells = [prose("## S"), code("# One idea.\na = 1\n# Another idea.\nb = 2")]
+    before = [r.id for r in rows_of(*cells)]
+    cells[1] = code("# New here.\nz = 0\n" + cells[1]["source"])
+    after = [r.id for r in rows_of(*cells)]
+    assert set(before) <= set(after)
+    assert before == ["s--one-idea", "s--another-idea"]
+
+
+def test_hash_changes_with_the_row_alone() -> None:
+    one = rows_of(code("# A.\na = 1\n# B.\nb = 2"))
+    two = rows_of(code("# A.\na = 1\n# B.\nb = 3"))
+    assert one[0].hash == two[0].hash
+    assert one[1].hash != two[1].hash
+
+
+LINES = st.sampled_from(
+    [
+        "# a comment",
+        "x = 1",
+        "",
+        "def f(a):\n    '''Doc.'''\n    # inside\n    return a",
+        'class C:\n    """Doc\n    of C."""\n\n    y: int = 1\n\n'
+        '    def m(self):\n        """M."""',
+        "s = '''\n# text\n'''",
+        "z = (\n    # bracket\n    1,\n)",
+        "@d\n# between\ndef g():\n    pass",
+        "if x:\n    # nested\n    y = 2\nelse:\n    # other\n    y = 3",
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=8))
+def test_no_line_of_code_is_lost_or_shown_twice(parts: list[str]) -> None:
+    source = "\n".join(parts)
+    pieces = fragments(source)
+    lines = [i for piece in pieces for i in piece.lines]
+    assert lines == sorted(set(lines))
+    left = [line for i, line in enumerate(source.split("\n")) if i not in lines]
+    rest = "\n".join(left)
+    # What is not shown as code is comments, docstrings and blank lines.
+    for line in left:
+        text = line.strip()
+        quoted = text.startswith(("'''", '"""')) or text.endswith('"""')
+        assert not text or text.startswith("#") or quoted, rest
+    said = " ".join(piece.prose for piece in pieces)
+    assert said.count("a comment") == parts.count("# a comment")
+
+
+def test_a_module_becomes_a_notebook() -> None:
+    notebook = module_notebook('"""Title.\n\nMore.\n"""\n\nx = 1\n')
+    assert [code_of(c) for c in notebook["cells"]] == ["# Title\n\nMore.", "x = 1"]
+    ast.parse(code_of(notebook["cells"][1]))
+
+
+def test_slug_leaves_out_math_and_tags() -> None:
+    assert slug("What does $x^2$ <b>cost</b>, *exactly*?") == "what-does-cost-exactly"
+
+
+# --- refusals name notebook, cell and line -------------------------------------------
+
+SVG = {"image/svg+xml": "<svg/>"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            [prose("# T"), code('def f():\n    """A \\alpha."""')],
+            "x.ipynb, cell 2, line 2: docstring of f has a backslash",
+        ),
+        (
+            [prose("# T"), prose("text\n\n## S"), prose("a\n## s")],
+            "x.ipynb, cell 3, line 2: heading 's' stands twice",
+        ),
+        (
+            [
+                code(
+                    "a\nb",
+                    outputs=[{"output_type": "stream", "text": "x" * 300_001}],
+                )
+            ],
+            "x.ipynb, cell 1, line 2: output of 300,001 bytes",
+        ),
+        (
+            [code("a", outputs=[{"output_type": "display_data", "data": SVG}])],
+            "x.ipynb, cell 1, line 1: image without a text alternative",
+        ),
+    ],
+)
+def test_refusals(cells: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(NotebookError) as error:
+        rows_of(*cells)
+    assert str(error.value).startswith(message)
+
+
+def test_a_raw_docstring_may_hold_a_backslash() -> None:
+    (row,) = rows_of(code('def f():\n    r"""A $\\alpha$."""'))
+    assert row.prose == r"A $\alpha$."
+
+
+def test_a_method_without_words_stands_beside_those_of_its_class() -> None:
+    cell = code('class A:\n    """A."""\n\n    def __init__(self):\n        self.x = 1')
+    (row,) = rows_of(cell)
+    assert shown(row, cell).endswith("self.x = 1")

@@ -1,0 +1,131 @@
+"""The built files, read without a browser."""
+
+import gzip
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+PREFIX = "/labml-style/"
+HOST = f"http://127.0.0.1{PREFIX}"
+
+
+@cache
+def soup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    return frozenset(str(tag["id"]) for tag in soup(path).find_all(id=True))
+
+
+def documents(site: Path, pages: list[str]) -> dict[str, Path]:
+    """Address to file, the page for what is missing included."""
+    found = {HOST + name: site / name / "index.html" for name in pages}
+    return found | {f"{HOST}404.html": site / "404.html"}
+
+
+def test_every_internal_link_and_anchor_is_alive(site: Path, pages: list[str]) -> None:
+    dead = []
+    for where, path in documents(site, pages).items():
+        for tag in soup(path).find_all(["a", "link", "img", "script", "source"]):
+            link = tag.get("href") or tag.get("src")
+            target = urlsplit(urljoin(where, str(link or "#")))
+            if target.hostname != "127.0.0.1":
+                continue
+            inside = target.path.startswith(PREFIX)
+            file = site / unquote(target.path.removeprefix(PREFIX))
+            file = file / "index.html" if target.path.endswith("/") else file
+            anchor = unquote(target.fragment)
+            if not inside or not file.is_file():
+                dead.append(f"{where}: {link} leads to no file")
+            elif anchor and file.suffix == ".html" and anchor not in anchors(file):
+                dead.append(f"{where}: {link} leads to no anchor")
+    assert not dead, "\n".join(dead)
+
+
+def test_ids_are_unique_on_their_page(site: Path, pages: list[str]) -> None:
+    for where, path in documents(site, pages).items():
+        count = Counter(str(tag["id"]) for tag in soup(path).find_all(id=True))
+        twice = [name for name, times in count.items() if times > 1]
+        assert not twice, f"{where}: {twice}"
+
+
+def test_one_title_and_headings_without_gaps(site: Path, pages: list[str]) -> None:
+    for where, path in documents(site, pages).items():
+        found = soup(path).select("article :is(h1, h2, h3, h4, h5, h6)")
+        levels = [int(tag.name[1]) for tag in found]
+        assert levels[0] == 1 and levels.count(1) == 1, f"{where}: {levels}"
+        jumps = [b for a, b in zip(levels, levels[1:], strict=False) if b > a + 1]
+        assert not jumps, f"{where}: a heading skips a level: {levels}"
+
+
+def test_nothing_is_loaded_from_another_host(site: Path, pages: list[str]) -> None:
+    for where, path in documents(site, pages).items():
+        for tag in soup(path).select("script[src], link[rel=stylesheet], img"):
+            link = str(tag.get("href") or tag.get("src"))
+            host = urlsplit(urljoin(where, link)).hostname
+            assert host == "127.0.0.1", f"{where} loads {link}"
+            assert not link.startswith("data:"), f"{where} holds an inlined file"
+    for name in ("css/house.css", "katex/katex.min.css"):
+        assert "//" not in (site / "assets" / name).read_text("utf-8"), name
+
+
+def test_chapters_are_light(site: Path, chapters: list[str]) -> None:
+    for name in chapters:
+        page = (site / name / "index.html").read_bytes()
+        assert len(page) < 150_000, f"{name}: {len(page)} bytes"
+        packed = len(gzip.compress(page, 6))
+        assert packed < 45_000, f"{name}: {packed} bytes gzipped"
+
+
+def test_the_look_is_light(site: Path) -> None:
+    css = site / "assets/css/house.css"
+    assert css.stat().st_size < 30_000
+    assert "assets/css/house.css" in (site / "index.html").read_text("utf-8")
+
+
+def test_math_is_loaded_only_where_there_is_math(site: Path, pages: list[str]) -> None:
+    for where, path in documents(site, pages).items():
+        math = bool(soup(path).select(".arithmatex"))
+        loaded = bool(soup(path).select('script[src*="katex"]'))
+        assert math == loaded, f"{where}: math {math}, KaTeX {loaded}"
+
+
+def test_only_chapters_that_stand_are_links(site: Path, pages: list[str]) -> None:
+    home = soup(site / "index.html")
+    for drawing in home.select("svg.lm-tree"):
+        linked = {str(tag["href"]) for tag in drawing.select("a[href]")}
+        assert "streams/" in linked
+        assert linked <= set(pages)
+        assert drawing.select("g.lm-later") or len(linked) > 5
+    listed = home.select(".lm-chapters li")
+    later = home.select(".lm-chapters .lm-later")
+    assert len(listed) - len(later) == len(home.select(".lm-chapters li > a"))
+    assert f"of {len(listed)} chapters" in home.get_text() or not later
+
+
+def test_the_page_for_what_is_missing_helps(site: Path, chapters: list[str]) -> None:
+    page = soup(site / "404.html")
+    linked = {str(tag["href"]) for tag in page.select("article a")}
+    top = [name for name in chapters if name.count("/") == 1]
+    assert {f"{PREFIX}{name}" for name in top} <= linked
+    assert page.select("input.md-search__input")
+
+
+def test_collected_pages_are_filled(site: Path) -> None:
+    for name in ("deviations", "references"):
+        text = (site / name / "index.html").read_text("utf-8")
+        assert f"<!-- {name} -->" not in text, f"{name} is not filled"
+    references = soup(site / "references/index.html").get_text()
+    assert "Attentive Language Models" in references
+    assert "{" not in soup(site / "references/index.html").select("article")[0].text
+
+
+@pytest.mark.parametrize("folder", ["overrides", "partials"])
+def test_templates_stay_out_of_the_site(site: Path, folder: str) -> None:
+    assert not list(site.rglob(folder))

@@ -1,0 +1,560 @@
+"""Streams: lanes continue, nothing is skipped, a position resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from labml_style import streams
+from labml_style.lab import download
+from labml_style.streams import (
+    CORPORA,
+    Batch,
+    Corpus,
+    CountingModel,
+    FactsStream,
+    RandomCrops,
+    RecallStream,
+    Stream,
+    TextStream,
+    WordVocabulary,
+    baselines,
+    demo_corpus,
+    load_corpus,
+    load_split,
+    pair_counts,
+    score,
+    table_bits,
+)
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Draw a length of text, lanes, and a segment length that fit together."""
+    batch = draw(st.integers(1, 9))
+    size = draw(st.integers(batch + 1, 300))
+    return size, batch, draw(st.integers(1, 40))
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+# Text streams
+
+
+@given(cuts())
+def test_lane_b_at_step_t_plus_1_continues_lane_b_at_step_t(
+    cut: tuple[int, int, int],
+) -> None:
+    size, batch, length = cut
+    steps = list(TextStream(torch.arange(size), batch, length))
+    for before, after in zip(steps, steps[1:], strict=False):
+        assert not after.reset.any()
+        assert before.tokens.shape == (batch, length), "only the last is shorter"
+        assert after.tokens[:, 0].equal(before.tokens[:, -1] + 1)
+        scored = before.targets[:, -1] >= 0
+        assert after.tokens[scored, 0].equal(before.targets[scored, -1])
+
+
+@given(cuts())
+def test_every_byte_is_scored_once_in_an_epoch(cut: tuple[int, int, int]) -> None:
+    size, batch, length = cut
+    stream = TextStream(torch.arange(size), batch, length)
+    steps = list(stream)
+    assert len(steps) == len(stream)
+    targets = torch.cat([s.targets[s.targets != -100] for s in steps])
+    assert targets.sort().values.equal(torch.arange(1, size))
+    for step in steps:
+        scored = step.targets != -100
+        assert step.targets[scored].equal(step.tokens[scored] + 1), "its predecessor"
+        assert 1 <= step.tokens.shape[1] <= length
+    unscored = sum(int((s.targets == -100).sum()) for s in steps)
+    assert unscored < batch, "at most one slot a lane is not scored"
+
+
+@given(cuts(), st.data())
+def test_a_stream_resumed_from_its_position_gives_the_same_batches(
+    cut: tuple[int, int, int], data: st.DataObject
+) -> None:
+    size, batch, length = cut
+    text = torch.randint(256, (size,), generator=torch.Generator().manual_seed(size))
+    pairs: list[tuple[Stream, Stream]] = [
+        (TextStream(text, batch, length), TextStream(text, batch, length)),
+        (RandomCrops(text, batch, 1, seed=3), RandomCrops(text, batch, 1, seed=3)),
+    ]
+    for stream, resumed in pairs:
+        stop = data.draw(st.integers(0, len(stream) - 1))
+        for _, _ in zip(range(stop), stream, strict=False):
+            pass
+        state = json.loads(json.dumps(stream.state_dict()))
+        rest = list(stream)
+        resumed.load_state_dict(state)
+        assert len(rest) == len(stream) - stop
+        for one, other in zip(rest, resumed, strict=True):
+            assert equal(one, other)
+        assert equal(next(iter(stream)), next(iter(resumed))), "the next epoch too"
+
+
+def test_a_position_saved_after_the_last_batch_starts_the_next_epoch() -> None:
+    stream = TextStream(torch.arange(50), 2, 8)
+    saved = [stream.state_dict()["position"] for _ in stream]
+    assert saved == [1, 2, 3, 4] and len(stream) == 4
+    assert next(iter(stream)).reset.all()
+
+
+def test_leaving_a_loop_early_skips_nothing() -> None:
+    stream = TextStream(torch.arange(50), 2, 8)
+    first = next(iter(stream))
+    rest = list(stream)
+    assert len(rest) == len(stream) - 1
+    assert rest[0].tokens[0, 0] == first.tokens[0, -1] + 1
+
+
+def test_asking_for_a_batch_does_not_move_the_position() -> None:
+    stream = TextStream(torch.arange(50), 2, 8)
+    assert equal(stream.at(1), stream.at(1 + len(stream)))
+    assert stream.position == 0
+
+
+def test_a_batch_keeps_the_contract() -> None:
+    text = torch.arange(50, dtype=torch.uint8)
+    for stream in (TextStream(text, 3, 4), RandomCrops(text, 3, 4)):
+        batch = stream.at(0)
+        assert batch.tokens.dtype == batch.targets.dtype == torch.int64
+        assert batch.tokens.shape == batch.targets.shape == (3, 4)
+        assert batch.reset.dtype == torch.bool and batch.reset.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TextStream(torch.arange(50), 3, 8),
+        TextStream(torch.arange(50), 2, 7),
+        TextStream(torch.arange(49), 2, 8),
+        RandomCrops(torch.arange(50), 2, 8),
+    ],
+    ids=["batch", "segment_length", "text", "class"],
+)
+def test_a_position_of_another_stream_is_refused(other: Stream) -> None:
+    stream = TextStream(torch.arange(50), 2, 8)
+    with pytest.raises(ValueError, match="belongs to another stream"):
+        stream.load_state_dict(other.state_dict())
+    assert stream.position == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "length", "said"),
+    [
+        (3, 3, 4, "2 pairs for 3 lanes"),
+        (0, 1, 4, "0 pairs"),
+        (9, 0, 4, "batch is 0"),
+        (9, 2, 0, "segment_length is 0"),
+    ],
+)
+def test_impossible_lanes_are_refused(
+    size: int, batch: int, length: int, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        TextStream(torch.arange(size), batch, length)
+
+
+def test_random_crops_are_crops_and_always_reset() -> None:
+    stream = RandomCrops(torch.arange(100), 50, 8, steps=20, seed=1)
+    starts = set()
+    for batch in stream:
+        assert batch.reset.all()
+        assert batch.targets.equal(batch.tokens + 1)
+        assert (batch.tokens.diff(dim=1) == 1).all()
+        starts |= set(batch.tokens[:, 0].tolist())
+    assert starts == set(range(92)), "every place where a crop and its target fit"
+    other = RandomCrops(torch.arange(100), 50, 8, steps=20, seed=2)
+    assert not equal(stream.at(0), other.at(0))
+    assert not equal(stream.at(0), stream.at(20)), "a new epoch draws anew"
+    with pytest.raises(ValueError, match="8 tokens for crops of 8"):
+        RandomCrops(torch.arange(8), 2, 8)
+
+
+# Counting
+
+
+TEXT = torch.tensor(list(b"abracadabra, abracadabra; a bar, a cab, a crab. " * 9))
+
+
+def test_pairs_are_counted() -> None:
+    counts = pair_counts(torch.tensor(list(b"abab"), dtype=torch.uint8))
+    assert counts[97, 98] == 2 and counts[98, 97] == 1 and counts.sum() == 3
+
+
+def test_uniform_costs_eight_bits_and_certainty_nothing() -> None:
+    assert table_bits(torch.zeros(256, 256).double(), TEXT, 1.0) == 8
+    sure = torch.tensor(list(b"abab"))
+    assert table_bits(pair_counts(sure), sure, 1e-9) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="alpha is 0"):
+        table_bits(pair_counts(sure), sure, 0)
+
+
+def test_alpha_is_chosen_on_valid_alone() -> None:
+    corpus = Corpus("x", TEXT[:200], TEXT[200:300], TEXT[300:], "")
+    other = corpus._replace(test=TEXT.flip(0))
+    assert baselines(corpus).alpha == baselines(other).alpha
+    sums = {a: table_bits(pair_counts(TEXT[:200]), TEXT[200:300], a) for a in (0.01, 1)}
+    assert sums[0.01] < sums[1] and baselines(corpus).alpha == 0.01
+    surprised = corpus._replace(valid=torch.arange(256))
+    assert baselines(surprised).alpha == 1
+
+
+def by_hand(train: list[int], context: list[int], byte: int, s: float) -> float:
+    """Equation (1), in words."""
+    p = 1 / 256
+    for k in range(len(context) + 1):
+        suffix = context[len(context) - k :]
+        after = [
+            train[i + k] for i in range(len(train) - k) if train[i : i + k] == suffix
+        ]
+        p = (after.count(byte) + s * p) / (len(after) + s)
+    return p
+
+
+@given(st.integers(0, 3), st.floats(0.5, 20), st.integers(0, 20))
+def test_the_counting_model_is_equation_1(order: int, s: float, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    train = torch.randint(3, (40,), generator=rng)
+    text = torch.randint(4, (2, order + 5), generator=rng)
+    targets = torch.randint(4, (2, 5), generator=rng)
+    available = torch.randint(order + 2, (2, 5), generator=rng)
+    targets[0, 0] = -100
+    bits = CountingModel(train, order, s).bits(text, targets, available)
+    assert bits[0, 0] == 0
+    for lane in range(2):
+        for i in range(5):
+            if targets[lane, i] >= 0:
+                known = min(order, int(available[lane, i]))
+                context = text[lane, i + order + 1 - known : i + order + 1].tolist()
+                p = by_hand(train.tolist(), context, int(targets[lane, i]), s)
+                assert bits[lane, i].item() == pytest.approx(-math.log2(p))
+
+
+def test_probabilities_sum_to_one() -> None:
+    model = CountingModel(TEXT, 3, 2.0)
+    text = TEXT[None, :4].expand(256, 4)
+    bits = model.bits(text, torch.arange(256)[:, None], torch.full((256, 1), 3))
+    with pytest.raises(ValueError, match="3 columns; expected order"):
+        model.bits(text[:, 1:], TEXT[:1, None], TEXT[:1, None])
+    assert (2.0**-bits).sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("order", "strength"), [(-1, 1.0), (7, 1.0), (2, 0.0)])
+def test_impossible_counting_is_refused(order: int, strength: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 to 6|positive"):
+        CountingModel(TEXT, order, strength)
+
+
+@given(cuts(), st.integers(0, 60))
+def test_context_is_equation_3(cut: tuple[int, int, int], memory: int) -> None:
+    size, batch, length = cut
+    stream = TextStream(torch.arange(size) % 256, batch, length)
+    result = score(CountingModel(TEXT, order=0), stream, memory)
+    expected: list[int] = []
+    for lane in stream.lengths.tolist():
+        for q in range(lane):
+            t, i = divmod(q, length)
+            expected.append(i + 1 + min(memory, t * length))
+    assert Counter(result.context.tolist()) == Counter(expected)
+    assert len(result.bits) == size - 1
+
+
+@given(st.integers(1, 5), st.integers(1, 30))
+def test_with_memory_the_cut_does_not_matter(batch: int, length: int) -> None:
+    model = CountingModel(TEXT[:200], order=3)
+    text = TEXT[200:]
+    whole = score(model, TextStream(text, batch, len(text)), 0)
+    parts = score(model, TextStream(text, batch, length), 3)
+    assert whole.bits.sort().values.allclose(parts.bits.sort().values)
+
+
+def test_without_memory_the_first_position_is_a_bigram() -> None:
+    stream = TextStream(TEXT, 2, 8)
+    high = score(CountingModel(TEXT, order=4), stream, 0)
+    low = score(CountingModel(TEXT, order=1), stream, 0)
+    first = high.position == 0
+    assert high.bits[first].equal(low.bits[first])
+    assert high.bits[~first].mean() < low.bits[~first].mean()
+
+
+def test_crops_never_use_a_memory_and_scoring_moves_no_position() -> None:
+    stream = RandomCrops(TEXT, 4, 8)
+    model = CountingModel(TEXT, order=3)
+    assert score(model, stream, 99).context.max() == 8
+    assert score(model, stream, 99).bits.equal(score(model, stream, 0).bits)
+    assert stream.position == 0
+    with pytest.raises(ValueError, match="memory_length is -1"):
+        score(model, stream, -1)
+
+
+# Synthetic streams
+
+
+def sample(stream: Any, number: int) -> tuple[Tensor, Tensor]:
+    """Join the segments of a sample; check resets and targets on the way."""
+    parts = [stream.at(number * stream.segments + i) for i in range(stream.segments)]
+    for i, part in enumerate(parts):
+        assert part.tokens.shape == (stream.batch, stream.segment_length)
+        assert part.reset.all() if i == 0 else not part.reset.any()
+        assert (part.targets[:, :-1] == -100).all()
+        assert ((part.targets[:, -1] >= 0) == (i + 1 == len(parts))).all()
+    return torch.cat([p.tokens for p in parts], dim=1), parts[-1].targets[:, -1]
+
+
+@given(st.integers(1, 4), st.integers(0, 60), st.integers(1, 30), st.integers(0, 5))
+def test_recall_lies_at_its_distance(
+    pairs: int, more: int, length: int, number: int
+) -> None:
+    distance = 2 * pairs - 1 + more
+    stream = RecallStream(distance, length, batch=40, samples=9, pairs=pairs)
+    tokens, answers = sample(stream, number)
+    asked = tokens[:, -1]
+    assert tokens[:, -1 - distance].equal(answers)
+    assert tokens[:, -2 - distance].equal(asked)
+    assert ((tokens == asked[:, None]).sum(1) == 2).all(), "told once, asked once"
+    assert (asked < 8).all() and (answers >= 8).all() and (answers < 16).all()
+    assert (((tokens < 16) & (tokens >= 8)).sum(1) == pairs).all(), "one value a pair"
+    assert len(tokens[0]) - length < distance + 2 * pairs <= len(tokens[0])
+
+
+def test_the_place_of_a_pair_does_not_tell_whether_it_is_asked() -> None:
+    stream = RecallStream(20, 32, batch=3000, samples=1, pairs=3)
+    tokens, _ = sample(stream, 0)
+    is_key = tokens[:, :-1] < 8
+    first = is_key.int().argmax(1)
+    slot = (len(tokens[0]) - 2 - 20 - first) // 2
+    assert slot.bincount().tolist() == pytest.approx([1000] * 3, abs=120)
+
+
+@given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 8), st.integers(0, 5))
+def test_facts_are_told_once_in_the_first_segment(
+    noise_segments: int, facts: int, more: int, number: int
+) -> None:
+    length = 2 * facts + more
+    stream = FactsStream(noise_segments, length, batch=40, samples=9, facts=facts)
+    tokens, answers = sample(stream, number)
+    told, asked = tokens[:, :length], tokens[:, -1]
+    spot = (told == asked[:, None]).int().argmax(1, keepdim=True)
+    assert told.gather(1, spot)[:, 0].equal(asked)
+    assert told.gather(1, spot + 1)[:, 0].equal(answers)
+    assert ((told < 4).sum(1) == facts).all()
+    assert (((told >= 4) & (told < 10)).sum(1) == facts).all()
+    assert (tokens[:, length:-1] >= 10).all(), "nothing but noise in between"
+    assert tokens.shape[1] == (noise_segments + 2) * length
+
+
+def test_samples_differ_by_number_and_seed_and_resume() -> None:
+    def stream(seed: int) -> FactsStream:
+        return FactsStream(1, 8, batch=16, samples=3, seed=seed)
+
+    one = stream(0)
+    assert equal(one.at(0), stream(0).at(0))
+    assert not equal(one.at(0), stream(1).at(0))
+    assert not equal(one.at(0), one.at(3)) and not equal(one.at(0), one.at(9))
+    for _, _ in zip(range(4), one, strict=False):
+        pass
+    two = stream(0)
+    two.load_state_dict(one.state_dict())
+    assert all(equal(a, b) for a, b in zip(one, two, strict=True))
+    with pytest.raises(ValueError, match="seed 0, here 1"):
+        stream(1).load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: RecallStream(4, 8, 2, pairs=3), "distance is 4; expected 5"),
+        (lambda: RecallStream(9, 8, 2, pairs=9, keys=8), "keys is 8; expected 9"),
+        (lambda: RecallStream(9, 0, 2), "segment_length is 0"),
+        (lambda: FactsStream(-1, 8, 2), "noise_segments is -1"),
+        (lambda: FactsStream(1, 3, 2), "segment_length is 3; expected 4"),
+        (lambda: FactsStream(1, 8, 2, samples=0), "samples is 0"),
+    ],
+)
+def test_impossible_tasks_are_refused(build: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build()
+
+
+# Words
+
+
+def test_words_are_ranked_and_ties_are_alphabetical() -> None:
+    words = WordVocabulary.from_text("b a b\nc a b\n\n")
+    assert words.words == ["<eos>", "b", "a", "c", "<unk>"]
+    assert words.encode("c x\n\n").tolist() == [3, 4, 0, 0]
+    assert WordVocabulary.from_text("b a b\nc a b\n", 1).words == [
+        "b",
+        "<unk>",
+        "<eos>",
+    ]
+    with pytest.raises(ValueError, match="'b' comes 2 times"):
+        WordVocabulary(["a", "b", "b"])
+
+
+@given(st.lists(st.integers(0, 6), max_size=40))
+def test_decoded_words_encode_to_the_same_numbers(numbers: list[int]) -> None:
+    words = WordVocabulary(["<eos>", "<unk>", "a", "b", ",", "=", "@-@"])
+    closed = torch.tensor([*numbers, 0])
+    assert words.encode(words.decode(closed)).equal(closed)
+
+
+def test_wikitext_counts_are_the_published_ones() -> None:
+    folder = download.data_folder()
+    if folder is None or not (folder / "wikitext-2-valid.txt").is_file():
+        pytest.skip("wikitext-2-valid.txt is not in LABML_STYLE_DATA")
+    text = load_split("wikitext-2", "valid").numpy().tobytes().decode()
+    words = WordVocabulary.from_text(text)
+    assert len(words.encode(text)) == 217_646
+
+
+# Corpora
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder of the reader's, an empty cache, and no network."""
+    monkeypatch.setenv("LABML_STYLE_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    nowhere = {k: f._replace(url="") for k, f in download.FILES.items()}
+    monkeypatch.setattr(download, "FILES", nowhere)
+    return tmp_path
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Write a file, and declare it the published one."""
+    file = download.FILES[name]
+    (folder / file.name).write_bytes(content)
+    download.FILES[name] = file._replace(
+        size=len(content), digest="", start=content[:9]
+    )
+
+
+def joined(corpus: Corpus) -> bytes:
+    return b"".join(part.numpy().tobytes() for part in corpus[1:4])
+
+
+def test_the_last_tenth_is_held_out(folder: Path) -> None:
+    content = bytes(range(200)) * 5
+    put(folder, "tiny-shakespeare", content)
+    corpus = load_corpus("tiny-shakespeare")
+    assert [len(part) for part in corpus[1:4]] == [900, 50, 50]
+    assert joined(corpus) == content
+    assert corpus.train.dtype == torch.uint8
+    assert corpus.text("test") == content[950:].decode(errors="replace")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_four_megabytes_are_the_start_of_enwik8(folder: Path, whole: bool) -> None:
+    content = b"<mediawiki " + bytes(range(251)) * 16_000
+    if whole:
+        put(folder, "enwik8", content + b"the rest")
+    else:
+        put(folder, "enwik8-4mb", content[:4_000_000])
+    corpus = load_corpus("enwik8-4mb")
+    assert [len(p) for p in corpus[1:4]] == [3_600_000, 200_000, 200_000]
+    assert joined(corpus) == content[:4_000_000]
+    assert ("no published digest" in corpus.source) is not whole
+
+
+def test_a_part_of_wikitext_loads_alone(folder: Path) -> None:
+    put(folder, "wikitext-2-valid", b" = Valid = \n")
+    assert load_split("wikitext-2", "valid").numpy().tobytes() == b" = Valid = \n"
+    with pytest.raises(FileNotFoundError, match="wikitext-2-train.txt is not here"):
+        load_corpus("wikitext-2")
+    put(folder, "wikitext-2-train", b" = Train = \n")
+    put(folder, "wikitext-2-test", b" = Test = \n")
+    assert (
+        joined(load_corpus("wikitext-2")).split()
+        == b"= Train = = Valid = = Test =".split()
+    )
+
+
+def test_python_docs_are_in_every_python() -> None:
+    corpus = load_corpus("python-docs")
+    text = b"".join(part.numpy().tobytes() for part in corpus[1:4]).decode()
+    assert len(text) > 200_000 and "lambda" in text
+    assert load_split("python-docs", "test").equal(corpus.test)
+    first = baselines(corpus)
+    assert first.bigram < first.unigram < 8
+
+
+def test_a_missing_corpus_is_never_replaced(folder: Path) -> None:
+    for name in set(CORPORA) - {"python-docs"}:
+        with pytest.raises(FileNotFoundError, match="Put it"):
+            load_corpus(name)
+    with pytest.raises(ValueError, match="corpus is 'text8'; expected one of tiny"):
+        load_corpus("text8")
+    with pytest.raises(ValueError, match="split is 'dev'"):
+        load_split("python-docs", "dev")
+
+
+def test_the_demo_says_which_text_it_took(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demo_corpus().name == "python-docs"
+    assert capsys.readouterr().out.startswith("python-docs: ")
+    put(folder, "tiny-shakespeare", b"word " * 100)
+    assert demo_corpus().name == "tiny-shakespeare"
+    (folder / "tinyshakespeare.txt").write_bytes(b"word " * 99)
+    with pytest.raises(ValueError, match="495 bytes"):
+        demo_corpus()
+
+
+def test_the_demo_does_not_wait_for_a_dead_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    def stuck(*args: object) -> None:
+        time.sleep(5)
+
+    file = download.FILES["tiny-shakespeare"]
+    download.FILES["tiny-shakespeare"] = file._replace(url="http://127.0.0.1:1/x")
+    monkeypatch.setattr(download, "_receive", stuck)
+    began = time.monotonic()
+    assert demo_corpus(seconds=0.1).name == "python-docs"
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("name", ["tiny-shakespeare", "enwik8-4mb"])
+def test_the_real_files_pass_their_checks(name: str) -> None:
+    found = download.data_folder()
+    if found is None or not (found / download.FILES[name].name).is_file():
+        pytest.skip(f"{download.FILES[name].name} is not in LABML_STYLE_DATA")
+    corpus = load_corpus(name)
+    assert len(joined(corpus)) == download.FILES[name].size
+
+
+def test_importing_the_chapter_is_quiet() -> None:
+    heavy = "{'matplotlib', 'tqdm', 'IPython', 'torch._dynamo', 'urllib.request'}"
+
+    def loaded(modules: str) -> str:
+        code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+        assert done.stderr == b""
+        return "".join(sorted(done.stdout.decode()))
+
+    assert loaded("labml_style.streams") == loaded("torch"), "no more than torch loads"
+
+
+def test_every_public_name_is_documented() -> None:
+    for name, value in vars(streams).items():
+        if getattr(value, "__module__", "") == streams.__name__ and name[0] != "_":
+            assert value.__doc__, name
