@@ -56,6 +56,7 @@ test: $(READY)
 
 notebooks: $(READY)
 	@$(BIN)/python -m labml_style.rendering notebooks
+	@$(BIN)/python -m labml_style.rendering anchors
 
 bench: $(READY)
 	@set -e; found=; for file in benchmarks/*.py; do \

@@ -707,7 +707,7 @@ class TextStream(Stream):
 
 # %% tags=["active-ipynb"]
 # stream = TextStream(corpus.test, batch=4, segment_length=24)
-# for _, batch in zip(range(9), stream, strict=False):
+# for _ in zip(range(9), stream, strict=False):
 #     pass
 # resumed = TextStream(corpus.test, batch=4, segment_length=24)
 # resumed.load_state_dict(stream.state_dict())
@@ -1365,8 +1365,13 @@ class WordVocabulary:
 # ### One: nats per word, bits per byte
 #
 # Easy. A word model reports its mean loss in nats per word. Return its bits per byte,
-# so that it can stand beside a byte model on the same file. Hint: what is the total
-# cost of the file, and how many bytes share it?
+# so that it can stand beside a byte model on the same file.
+#
+# <details><summary>Hint</summary>
+#
+# What is the total cost of the file, and how many bytes share it?
+#
+# </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # def bits_per_byte(nats_per_word, words, size):
@@ -1386,8 +1391,14 @@ class WordVocabulary:
 # ### Two: the guard for a training loop
 #
 # Easy. Given two batches in a row, return True when every lane either continues or is
-# reset. Hint: only one column of each batch matters, and a target of -100 has no
-# successor to compare.
+# reset.
+#
+# <details><summary>Hint</summary>
+#
+# Only one column of each batch matters, and a target of -100 has no successor to
+# compare.
+#
+# </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # def continues(before, after):
@@ -1412,8 +1423,14 @@ class WordVocabulary:
 # ### Three: how far back, on average?
 #
 # Middle. Return the mean of equation (3) over one lane of `steps` full segments, with
-# a memory of `memory_length`. Hint: the part within the segment and the part in memory
-# can be averaged one after the other.
+# a memory of `memory_length`.
+#
+# <details><summary>Hint</summary>
+#
+# The part within the segment and the part in memory can be averaged one after the
+# other.
+#
+# </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # def mean_context(segment_length, memory_length, steps):
@@ -1436,8 +1453,13 @@ class WordVocabulary:
 # ### Four: a memory of tokens
 #
 # Middle. Write the memory of `score` as a function: given the lane's kept tokens, how
-# many of them are real, and a batch, return both for the next step. Hint: a reset
-# takes effect before the segment, and the newest tokens stand at the right.
+# many of them are real, and a batch, return both for the next step.
+#
+# <details><summary>Hint</summary>
+#
+# A reset takes effect before the segment, and the newest tokens stand at the right.
+#
+# </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # def remember(memory, filled, batch):
@@ -1465,9 +1487,14 @@ class WordVocabulary:
 # ### Five: borders that move
 #
 # Hard. With fixed lanes the same bytes stand at a border in every epoch. Write a
-# stream whose first segment is shorter by a number of bytes that changes from epoch to
-# epoch, so that the borders move, and that still scores every byte once. Hint: the
-# borders of an epoch are a list; `at` needs the step's two ends of it.
+# stream whose first segment is shorter by a number of bytes that changes from epoch
+# to epoch, so that the borders move, and that still scores every byte once.
+#
+# <details><summary>Hint</summary>
+#
+# The borders of an epoch are a list; `at` needs the step's two ends of it.
+#
+# </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # class MovingBorders(TextStream):
@@ -1508,17 +1535,16 @@ class WordVocabulary:
 # %% [markdown]
 # ## References
 #
-# - Z. Dai and others, *Transformer-XL: Attentive Language Models Beyond a Fixed-Length
-#   Context*, ACL 2019, [arXiv:1901.02860](https://arxiv.org/abs/1901.02860). Context
-#   fragmentation, and lanes that carry a memory.
-# - J. Rae and others, *Compressive Transformers for Long-Range Sequence Modelling*,
-#   ICLR 2020, [arXiv:1911.05507](https://arxiv.org/abs/1911.05507).
-# - S. Merity and others, *Pointer Sentinel Mixture Models*, ICLR 2017,
-#   [arXiv:1609.07843](https://arxiv.org/abs/1609.07843). WikiText.
-# - M. Mahoney, [*About the Test Data*](https://mattmahoney.net/dc/textdata.html).
-#   enwik8, its size and digests.
-# - A. Karpathy, [char-rnn](https://github.com/karpathy/char-rnn), 2015. Tiny
+# - [Dai and others 2019](../docs/references.md#dai2019transformerxl), *Transformer-XL:
+#   Attentive Language Models Beyond a Fixed-Length Context*: context fragmentation, and
+#   lanes that carry a memory.
+# - [Rae and others 2020](../docs/references.md#rae2019compressive), *Compressive
+#   Transformers for Long-Range Sequence Modelling*: a memory of two ages.
+# - [Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), *Recurrent
+#   Memory Transformer*: samples whose answer needs memory.
+# - [Merity and others 2017](../docs/references.md#merity2016pointer), *Pointer Sentinel
+#   Mixture Models*: WikiText.
+# - [Mahoney 2006](../docs/references.md#mahoney2006enwik8): enwik8, its size and its
+#   digests.
+# - [Karpathy 2015](../docs/references.md#karpathy2015charrnn), char-rnn: Tiny
 #   Shakespeare.
-# - A. Bulatov and others, *Recurrent Memory Transformer*, NeurIPS 2022,
-#   [arXiv:2207.06881](https://arxiv.org/abs/2207.06881). Samples whose answer needs
-#   memory.

@@ -64,6 +64,7 @@ def highlight(
         HTML for the inside of `<pre><code>`.
     """
     links = {(r.line, r.column): r for r in references}
+    keep = None if lines is None else list(lines)
     rows: list[list[tuple[str, str]]] = [[]]
     column = 0
     for _, kind, value in LEXER.get_tokens_unprocessed(source):
@@ -77,14 +78,15 @@ def highlight(
             link = links.get((len(rows) - 1, column))
             column += len(text)
             shown = escape(text, quote=False)
-            if link is not None and link.end - link.column == len(text):
+            shows = keep is None or len(rows) - 1 in keep
+            if shows and link is not None and link.end - link.column == len(text):
                 inside = _marked(tag, shown)
                 rows[-1].append(("", link_to(link.target, inside)))
             elif rows[-1] and rows[-1][-1][0] == tag:
                 rows[-1][-1] = tag, rows[-1][-1][1] + shown
             else:
                 rows[-1].append((tag, shown))
-    kept = range(len(rows)) if lines is None else lines
+    kept = range(len(rows)) if keep is None else keep
     found = [rows[i] for i in kept if i < len(rows)]
     return "\n".join("".join(_marked(*piece) for piece in row) for row in found)
 

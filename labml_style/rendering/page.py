@@ -98,6 +98,7 @@ class Book:
         self.package = package
         self.pages = dict(pages or {})
         self.moved = dict(moved or {})
+        self.anchors: dict[str, set[str]] = {}  # of hand-written pages, where known
         self.chapters: dict[str, Chapter] = {}
         self.index = Index(package)
         self.used: dict[tuple[str, str], dict[str, str]] = {}
@@ -197,13 +198,12 @@ class Book:
             message = f"link to nowhere: {href!r} is no page of this site"
             raise NotebookError(chapter.path, *where, message)
         target = self.chapters.get(known)
-        if target is not None and anchor:
-            names = {d.name for r in target.rows for d in r.defines}
-            moved = self.moved.get(target.name, {})
-            if anchor not in {*target.anchors, *moved}:
-                hint = " (a name without a heading)" if anchor in names else ""
-                message = f"link to nowhere: {href!r} has no such anchor{hint}"
-                raise NotebookError(chapter.path, *where, message)
+        there = self.anchors.get(known)
+        if target is not None:
+            there = {*target.anchors, *self.moved.get(target.name, {})}
+        if anchor and there is not None and anchor not in there:
+            message = f"link to nowhere: {href!r} has no such anchor"
+            raise NotebookError(chapter.path, *where, message)
         tail = f"#{anchor}" if anchor else ""
         if known == chapter.page:
             return tail
@@ -298,13 +298,14 @@ class Book:
         )
 
     def _linker(self, chapter: Chapter) -> Callable[[Target, str], str]:
-        """Wraps a name into a link; the first one on a page carries the signature."""
+        """Wraps a name into a link; its first on a page carries the signature."""
 
         def link(target: Target, inside: str) -> str:
             address = self.href(chapter, target)
             hover = ""
-            if address not in chapter.signed:
-                chapter.signed.add(address)
+            name = f"{address} {re.sub('<[^>]*>', '', inside)}"
+            if name not in chapter.signed:
+                chapter.signed.add(name)
                 hover = f' data-signature="{escape(target.definition.signature)}"'
             return f'<a class="lit-ref" href="{escape(address)}"{hover}>{inside}</a>'
 

@@ -26,6 +26,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from markdown.extensions.toc import slugify  # type: ignore[import-untyped]
 from mkdocs.config import config_options as option
 from mkdocs.config.base import Config
 from mkdocs.config.defaults import MkDocsConfig
@@ -81,6 +82,11 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             )
         except NotebookError as error:
             raise PluginError(str(error)) from error
+        for file in files.documentation_pages():
+            text = file.content_string if file.src_uri.endswith(".md") else ""
+            cited = "<!-- references -->" in text.split("\n")
+            keys = self._references() if cited else ""
+            self.book.anchors[file.src_uri] = _anchors(text) | _anchors(keys)
         for page, chapter in self.book.chapters.items():
             part = self.root / self.config.cache / page
             text = json.dumps(self.book.split_notebook(chapter), ensure_ascii=False)
@@ -98,13 +104,24 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         self, markdown: str, page: Page, config: MkDocsConfig, files: Files
     ) -> str:
         """Fill the pages that are collected: deviations and references."""
-        if "<!-- deviations -->" in markdown:
-            markdown = markdown.replace("<!-- deviations -->", self._deviations())
-        if "<!-- references -->" in markdown and self.config.bibliography:
-            path = self.root / self.config.bibliography
-            text = references_markdown(path.read_text(encoding="utf-8"))
-            markdown = markdown.replace("<!-- references -->", text)
-        return markdown
+        lines = markdown.split("\n")
+        for name in ("deviations", "references"):
+            mark = f"<!-- {name} -->"  # on a line of its own
+            if mark in lines:
+                text = (
+                    self._deviations() if name == "deviations" else self._references()
+                )
+                lines[lines.index(mark)] = text
+        return "\n".join(lines)
+
+    def _references(self) -> str:
+        if not self.config.bibliography:
+            return ""
+        path = self.root / self.config.bibliography
+        try:
+            return references_markdown(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise PluginError(str(error)) from error
 
     def _deviations(self) -> str:
         parts = []
@@ -192,6 +209,13 @@ def repository(pyproject: Path) -> str:
     with pyproject.open("rb") as file:
         project = tomllib.load(file).get("project", {})
     return str(project.get("urls", {}).get("Repository", ""))
+
+
+def _anchors(markdown: str) -> set[str]:
+    """Anchors of a hand-written page: its headings and its explicit ids."""
+    headings = re.findall(r"^#+ +(.+?)(?: *\{[^}]*\})?$", markdown, re.MULTILINE)
+    explicit = re.findall(r'(?:\bid="|\{[^}]*#)([\w.-]+)', markdown)
+    return {slugify(text, "-") for text in headings} | set(explicit)
 
 
 def _nav_titles(nav: Any) -> dict[str, str]:

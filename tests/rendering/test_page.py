@@ -84,7 +84,7 @@ def test_math_is_wrapped_and_code_is_left_alone() -> None:
 
 def test_a_fragment_keeps_the_colours_of_its_whole_cell() -> None:
     source = 's = """\nif x:\n"""\nif y:\n    pass'
-    assert highlight(source, [1]) == '<i>if x:</i>'
+    assert highlight(source, [1]) == "<i>if x:</i>"
     assert highlight(source, [3]).startswith("<b>if</b>")
 
 

@@ -53,7 +53,9 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
     (folder / "mkdocs.yml").write_text(CONFIG)
     project = f'[project.urls]\nRepository = "{repository}"\n' if repository else ""
     (folder / "pyproject.toml").write_text(project)
-    (folder / "docs/index.md").write_text("# Home\n\n[stone](stone.ipynb#Stone)\n")
+    (folder / "docs/index.md").write_text(
+        "# Home\n\n[stone](stone.ipynb#Stone), `<!-- deviations -->`\n"
+    )
     (folder / "docs/deviations.md").write_text("# Deviations\n\n<!-- deviations -->\n")
     (folder / "docs/references.md").write_text("# References\n\n<!-- references -->\n")
     (folder / "docs/references.bib").write_text(BIB)
@@ -72,7 +74,9 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
             "id": "a",
             "metadata": {},
             "source": f"# Other\n\n{prose} See [the fall](stone.ipynb#Stone.fall), "
-            "[home](../docs/index.md), [the old name](stone.ipynb#old-name).",
+            "[home](../docs/index.md), "
+            "[him](../docs/references.md#newton1687principia), "
+            "[the old name](stone.ipynb#old-name).",
         },
         cell | {"source": source, "execution_count": None},
     ]
@@ -170,6 +174,8 @@ def test_collected_pages(built: Path) -> None:
     assert link is not None
     anchor = str(link["href"]).partition("#")[2]
     assert page(built, "stone").find(id=anchor) is not None
+    home = (built / "site/index.html").read_text()
+    assert "The air is left out." not in home, "a marker inside a line is text"
     references = page(built, "references")
     assert references.find(id="newton1687principia") is not None
     assert "Ruđer Bošković" in references.get_text()
@@ -181,8 +187,11 @@ def test_search_finds_what_stands_under_a_definition(built: Path) -> None:
     assert "Metres fallen" in found["stone/#Stone.fall"]
 
 
-def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
-    folder = site(tmp_path / "s", prose="[x](stone.ipynb#gone)")
+@pytest.mark.parametrize(
+    "target", ["stone.ipynb#gone", "../docs/references.md#einstein1905", "none.ipynb"]
+)
+def test_a_broken_link_stops_the_build(tmp_path: Path, target: str) -> None:
+    folder = site(tmp_path / "s", prose=f"[x]({target})")
     done = build(folder)
     assert done.returncode != 0
     assert "notebooks/other.ipynb, cell 1, line 3: link to nowhere" in done.stderr

@@ -278,6 +278,11 @@ def test_signature_card_on_focus_and_hover(visit: Open, chapters: list[str]) -> 
     page.keyboard.press("Escape")
     assert not card.is_visible()
     link.evaluate("link => link.blur()")
+    unsigned = page.evaluate(
+        """() => [...document.querySelectorAll("a.lit-ref")].filter(link =>
+          !link.dataset.signature).map(link => link.outerHTML)"""
+    )
+    assert not unsigned, f"names without a signature: {unsigned[:3]}"
     link.hover()
     assert card.is_visible()
     card.hover()
@@ -374,8 +379,9 @@ def test_rows_are_aligned_and_no_column_is_empty(
               const right = code && (code.textContent.trim() !== ""
                 || code.querySelector("img, svg, table") !== null)
               return {id: row.id, wide: row.classList.contains("lit-wide"), right,
-                off: b ? b.top - a.top : 0, gap: b ? b.left - a.right : 9,
-                share: b ? b.width / row.getBoundingClientRect().width : 0}
+                off: a && b ? b.top - a.top : 0, gap: a && b ? b.left - a.right : 9,
+                share: b ? b.width / row.getBoundingClientRect().width : 0,
+                end: b ? row.getBoundingClientRect().right - b.right : 0}
             })"""
         )
         assert len(rows) > 1
@@ -384,6 +390,7 @@ def test_rows_are_aligned_and_no_column_is_empty(
             assert row["wide"] != bool(row["right"]), f"{where}: an empty column"
             assert abs(row["off"]) <= 1, f"{where}: prose and code start {row['off']}"
             assert row["gap"] > 8, f"{where}: prose and code overlap"
+            assert abs(row["end"]) <= 1, f"{where}: code is not in the right column"
             if row["right"]:
                 assert 0.55 < row["share"] < 0.65, f"{where}: {row['share']} for code"
 

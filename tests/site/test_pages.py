@@ -1,6 +1,7 @@
 """The built files, read without a browser."""
 
 import gzip
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
+ROOT = Path(__file__).parents[2]
 PREFIX = "/labml-style/"
 HOST = f"http://127.0.0.1{PREFIX}"
 
@@ -129,3 +131,13 @@ def test_collected_pages_are_filled(site: Path) -> None:
 @pytest.mark.parametrize("folder", ["overrides", "partials"])
 def test_templates_stay_out_of_the_site(site: Path, folder: str) -> None:
     assert not list(site.rglob(folder))
+
+
+def test_the_sample_on_the_first_page_prints_what_it_shows() -> None:
+    text = (ROOT / "docs/index.md").read_text()
+    cut, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    space: dict[str, object] = {}
+    exec(cut, space)
+    shown = BeautifulSoup(text, "html.parser").select_one(".lit-out pre")
+    assert shown is not None
+    assert shown.get_text() == repr(eval(call, space))

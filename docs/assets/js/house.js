@@ -81,11 +81,16 @@ const show = link => {
 }
 const leave = () => { leaving = setTimeout(hide, 200) }
 
-for (const link of document.querySelectorAll("a.lit-ref")) {
-  /* The browser's own tooltip would be a second card. */
-  if (link.title) link.dataset.signature ??= link.title
-  link.removeAttribute("title")
-  if (!link.dataset.signature) continue
+/* The first link of a name carries its signature; the others share it. */
+const names = document.querySelectorAll("a.lit-ref")
+const signatures = new Map()
+const named = link => `${link.getAttribute("href")} ${link.textContent}`
+for (const link of names)
+  if (link.dataset.signature) signatures.set(named(link), link.dataset.signature)
+for (const link of names) {
+  const signature = link.dataset.signature ?? signatures.get(named(link))
+  if (!signature) continue
+  link.dataset.signature = signature
   link.addEventListener("mouseenter", () => show(link))
   link.addEventListener("mouseleave", leave)
   link.addEventListener("focus", () => show(link))
