@@ -82,7 +82,7 @@ def show(
     Args:
         figure: a matplotlib figure, drawn with the light palette.
         alt: what the figure shows, for readers who do not see it.
-        caption: one or two sentences under the figure, in plain text or Markdown.
+        caption: one or two sentences under the figure, in plain text.
         kind: `"svg"` where the marks are few, `"png"` otherwise.
 
     Raises:

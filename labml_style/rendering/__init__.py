@@ -5,7 +5,8 @@
 `site`; never imports torch.
 """
 
-from .page import Book, Chapter, render_notebook
+from .book import Book, Chapter
+from .page import render_notebook
 from .rows import NotebookError, Row, split
 
 __all__ = ["Book", "Chapter", "NotebookError", "Row", "render_notebook", "split"]

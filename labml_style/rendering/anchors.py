@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .page import Book, read_book
+from .book import Book, read_book
 
 
 def read_moved(path: Path | None) -> dict[str, dict[str, str]]:
@@ -52,7 +52,7 @@ def vanished(path: Path, book: Book) -> list[str]:
         book: the pages as they stand.
     """
     lock = json.loads(path.read_text("utf-8"))
-    here = {chapter.name: set(chapter.anchors) for chapter in book.chapters.values()}
+    here = {chapter.key: set(chapter.anchors) for chapter in book.chapters.values()}
     lost = []
     for page, anchors in lock["published"].items():
         moved = lock["moved"].get(page, {})
@@ -71,10 +71,10 @@ def unlisted(path: Path, book: Book) -> list[str]:
     """
     known = json.loads(path.read_text("utf-8"))["published"] if path.exists() else {}
     return [
-        f"{chapter.name}#{anchor}"
+        f"{chapter.key}#{anchor}"
         for chapter in book.chapters.values()
         for anchor in chapter.anchors
-        if anchor not in known.get(chapter.name, ())
+        if anchor not in known.get(chapter.key, ())
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import bibtexparser
 from bibtexparser.middlewares import LatexDecodingMiddleware
 
@@ -31,14 +33,17 @@ def references_markdown(text: str) -> str:
     if library.failed_blocks:
         line = (library.failed_blocks[0].start_line or 0) + 1
         raise ValueError(f"references, line {line}: not a BibTeX entry, or a key twice")
+    if not library.entries:
+        raise ValueError("references: the file holds no BibTeX entry")
     rows = []
     for entry in library.entries:
         values = {f.key.lower(): " ".join(f.value.split()) for f in entry.fields}
+        values = {key: escape(value, quote=False) for key, value in values.items()}
         missing = [k for k in ("author", "title", "year") if k not in values]
         if missing:
             raise ValueError(f"references: {entry.key} lacks {', '.join(missing)}")
         shown = [f"{authors(values['author'])} ({values['year']})."]
-        shown.append(f"*{values['title']}*.")
+        shown.append(f"<em>{values['title']}</em>.")
         for key in ("booktitle", "journal", "howpublished"):
             if key in values:
                 shown.append(f"{values[key]}.")

@@ -7,6 +7,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -43,16 +44,33 @@ def _tag(kind: _TokenType) -> str:
     return COLOURS.get(kind, "")
 
 
+@lru_cache(maxsize=8)
+def _lexed(source: str) -> list[list[tuple[str, int, str]]]:
+    """Tokens of a whole cell by line: tag, column, text."""
+    rows: list[list[tuple[str, int, str]]] = [[]]
+    column = 0
+    for _, kind, value in LEXER.get_tokens_unprocessed(source):
+        tag = _tag(kind)
+        for place, text in enumerate(value.split("\n")):
+            if place:
+                rows.append([])
+                column = 0
+            if text:
+                rows[-1].append((tag, column, text))
+                column += len(text)
+    return rows
+
+
 def highlight(
     source: str,
     lines: Iterable[int] | None = None,
     references: Iterable[Reference] = (),
     link_to: Callable[[Target, str], str] = lambda target, inside: inside,
 ) -> str:
-    """Highlight a cell once and keep some of its lines.
+    """Highlight some lines of a cell.
 
-    A fragment is never lexed out of its context: a string that began three lines
-    earlier stays a string.
+    The cell is lexed once and whole, so that no fragment is lexed out of its context: a
+    string that began three lines earlier stays a string.
 
     Args:
         source: the whole cell.
@@ -64,38 +82,28 @@ def highlight(
         HTML for the inside of `<pre><code>`.
     """
     links = {(r.line, r.column): r for r in references}
-    keep = None if lines is None else list(lines)
-    rows: list[list[tuple[str, str]]] = [[]]
-    column = 0
-    for _, kind, value in LEXER.get_tokens_unprocessed(source):
-        tag = _tag(kind)
-        for place, text in enumerate(value.split("\n")):
-            if place:
-                rows.append([])
-                column = 0
-            if not text:
-                continue
-            link = links.get((len(rows) - 1, column))
-            column += len(text)
-            shown = escape(text, quote=False)
-            shows = keep is None or len(rows) - 1 in keep
-            if shows and link is not None and link.end - link.column == len(text):
-                inside = _marked(tag, shown)
-                rows[-1].append(("", link_to(link.target, inside)))
-            elif rows[-1] and rows[-1][-1][0] == tag:
-                rows[-1][-1] = tag, rows[-1][-1][1] + shown
+    lexed = _lexed(source)
+    shown = []
+    for number in range(len(lexed)) if lines is None else lines:
+        pieces: list[tuple[str, str]] = []
+        for tag, column, text in lexed[number] if number < len(lexed) else ():
+            inside = escape(text, quote=False)
+            link = links.get((number, column))
+            if link is not None and link.end - link.column == len(text):
+                pieces.append(("", link_to(link.target, _marked(tag, inside))))
+            elif pieces and pieces[-1][0] == tag:
+                pieces[-1] = tag, pieces[-1][1] + inside
             else:
-                rows[-1].append((tag, shown))
-    kept = range(len(rows)) if keep is None else keep
-    found = [rows[i] for i in kept if i < len(rows)]
-    return "\n".join("".join(_marked(*piece) for piece in row) for row in found)
+                pieces.append((tag, inside))
+        shown.append("".join(_marked(*piece) for piece in pieces))
+    return "\n".join(shown)
 
 
 def pane(code: str, extra: str = "") -> str:
     """A box of code that stays in view while its prose scrolls by."""
     return (
         f'<div class="lit-pane highlight{extra}">'
-        f'<pre tabindex="0"><code>{code}</code></pre></div>'
+        f"<pre tabindex=0><code>{code}</code></pre></div>"
     )
 
 
@@ -119,20 +127,28 @@ def wrapped(signature: str, width: int = 64) -> str:
 
 
 def _size(kind: str, data: str) -> tuple[int, int]:
-    """Width and height in CSS pixels; a PNG is stored at twice its size."""
+    """Width and height in CSS pixels, 0 if unknown; a PNG has twice as many."""
     if kind == "image/png":
         width, height = struct.unpack(">II", base64.b64decode(data)[16:24])
         return width // 2, height // 2
+    head = re.search(r"<svg\b[^>]*>", data)
+    opening = head[0] if head else ""
     found = []
     for side in ("width", "height"):
-        match = re.search(rf'<svg[^>]*?\b{side}="([\d.]+)(pt|px)?"', data)
+        match = re.search(rf"""\s{side}=["']([\d.]+)(pt|px)?["']""", opening)
         scale = 4 / 3 if match and match[2] == "pt" else 1
         found.append(round(float(match[1]) * scale) if match else 0)
+    box = re.search(r"""viewBox=["']\S+\s+\S+\s+([\d.]+)\s+([\d.]+)""", opening)
+    if 0 in found and box:
+        found = [round(float(box[1])), round(float(box[2]))]
     return found[0], found[1]
 
 
-def _transparent(svg: str) -> str:
-    return re.sub(r'(<path [^>]*style=")fill: #ffffff', r"\1fill: none", svg)
+# The ground of a figure and of its axes is the first patch of their group.
+GROUND = re.compile(
+    r'(<g id="(?:figure|axes)_\d+">\s*<g id="patch_\d+">\s*<path [^>]*style=")'
+    r"fill: #ffffff"
+)
 
 
 def _dark(svg: str) -> str:
@@ -170,12 +186,13 @@ def figure(
         files[names[""]] = base64.b64decode(text)
     else:
         names = {"light": f"{stem}-{digest}.svg", "dark": f"{stem}-{digest}-dark.svg"}
-        clear = _transparent(text)
+        clear = GROUND.sub(r"\1fill: none", text)
         files[names["light"]] = clear.encode()
         files[names["dark"]] = _dark(clear).encode()
+    size = f'width="{width}" height="{height}" ' if width and height else ""
     images = "".join(
         f'<img{f" class=lit-{mode}" if mode else ""} src="{base}{name}" alt="{alt}" '
-        f'width="{width}" height="{height}" loading="lazy">'
+        f'{size}loading="lazy">'
         for mode, name in names.items()
     )
     caption = about.get("caption", "")
@@ -187,6 +204,7 @@ def figure(
 
 # --- prose ---------------------------------------------------------------------------
 
+DOLLAR = "\ue000"
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?!\d)", re.DOTALL)
 
 
@@ -201,6 +219,11 @@ def _formula(soup: BeautifulSoup, display: str | None, inline: str | None) -> Ta
         item["id"] = name
     item.string = rf"\[{text}\]"
     return item
+
+
+def keep_dollars(markdown: str) -> str:
+    r"""Replace `\$` by a mark that survives Markdown; `convert_math` puts it back."""
+    return re.sub(r"(?<!\\)\\\$", DOLLAR, markdown)
 
 
 def convert_math(soup: BeautifulSoup) -> None:
@@ -226,24 +249,57 @@ def convert_math(soup: BeautifulSoup) -> None:
             node.insert_before(item)
             place = found.end()
         node.replace_with(text[place:])
+    for node in list(soup.find_all(string=re.compile(DOLLAR))):
+        code = node.find_parent(["code", "pre"]) or node.find_parent(
+            class_="arithmatex"
+        )
+        node.replace_with(str(node).replace(DOLLAR, r"\$" if code else "$"))
 
 
 BOX = re.compile(r"(Deviation|Pitfall)s?\b", re.IGNORECASE)
+BOX_WORD = re.compile(r"deviation|pitfall", re.IGNORECASE)
 
 
-def convert_boxes(soup: BeautifulSoup) -> None:
-    """Turn blockquotes that open with **Deviation.** or **Pitfall.** into boxes.
+def convert_boxes(soup: BeautifulSoup) -> list[Tag]:
+    """Turn blockquotes that begin with **Deviation.** or **Pitfall.** into boxes.
 
     Args:
         soup: parsed HTML, changed in place.
+
+    Returns:
+        The boxes, each with its id.
     """
+    found = []
     for quote in soup.find_all("blockquote"):
-        first = quote.find("strong")
-        kind = BOX.match(first.get_text()) if first else None
-        if first is None or kind is None:
+        first = quote.find("p")
+        strong = first.find("strong") if isinstance(first, Tag) else None
+        if not isinstance(strong, Tag) or not isinstance(first, Tag):
+            continue
+        kind = BOX.match(strong.get_text())
+        opens = first.get_text().strip().startswith(strong.get_text())
+        if kind is None or not opens or quote.find(True) is not first:
             continue
         name = kind[1].lower()
         quote.name = "aside"
         quote["class"] = ["lit-box", f"lit-{name}"]
         words = quote.get_text().split(maxsplit=1)
         quote["id"] = f"{name}-{slug(words[-1], 5)}"
+        found.append(quote)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def rendered_boxes(markdown: str) -> list[Tag]:
+    """The boxes of a text as `convert_boxes` makes them, with math wrapped.
+
+    Args:
+        markdown: a row's prose.
+    """
+    if ">" not in markdown or not BOX_WORD.search(markdown):
+        return []
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    html = markdown2html_mistune(keep_dollars(markdown))
+    soup = BeautifulSoup(html, "html.parser")
+    convert_math(soup)
+    return convert_boxes(soup)

@@ -66,6 +66,7 @@ class Module:
 
     name: str
     trees: list[ast.Module]
+    init: bool = False
     targets: dict[str, Target] = field(default_factory=dict)
     nodes: dict[str, ast.AST] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -82,39 +83,53 @@ class Index:
     def __init__(self, package: str):
         self.package = package
         self.modules: dict[str, Module] = {}
+        self._open: set[tuple[str, str]] = set()  # names on the way to being found
 
-    def add(self, name: str, sources: Iterable[str], targets: Iterable[Target]) -> None:
+    def add(
+        self,
+        name: str,
+        sources: Iterable[str],
+        targets: Iterable[Target],
+        init: bool = False,
+    ) -> None:
         """Add a module.
 
         Args:
             name: dotted name.
-            sources: its code cells, in order.
-            targets: its definitions with their places.
+            sources: its code cells; what a later one defines or imports wins.
+            targets: its definitions with their places; a later one wins.
+            init: whether it is a package's `__init__`, for its relative imports.
         """
         trees = [tree for source in sources if (tree := parse(source)) is not None]
-        module = self.modules[name] = Module(name, trees)
+        module = self.modules[name] = Module(name, trees, init)
         module.targets = {t.definition.name: t for t in targets}
         for tree in trees:
-            module.imports |= _imports(tree.body, name, self.package)
+            module.imports |= _imports(tree.body, module, self.package)
             for node, qualified in _nodes(tree.body):
                 module.nodes[qualified] = node
 
     def find(self, module: str, name: str) -> Target | None:
         """The target of a qualified name, base classes and re-exports included."""
         known = self.modules.get(module)
-        if known is None:
-            return None
+        if known is None or (module, name) in self._open:
+            return None  # a class that is its own base, a re-export in a circle
         if name in known.targets:
             return known.targets[name]
-        if name in known.imports:
-            return self.find(*known.imports[name])
-        owner, _, member = name.rpartition(".")
-        node = known.nodes.get(owner)
-        for base in node.bases if isinstance(node, ast.ClassDef) else ():
-            kind = self.annotation(known, base)
-            if kind is not None and kind.name:
-                return self.find(kind.module, f"{kind.name}.{member}")
-        return None
+        self._open.add((module, name))
+        try:
+            if name in known.imports:
+                return self.find(*known.imports[name])
+            owner, _, member = name.rpartition(".")
+            node = known.nodes.get(owner)
+            for base in node.bases if isinstance(node, ast.ClassDef) else ():
+                kind = self.annotation(known, base)
+                if kind is not None and kind.name:
+                    hit = self.find(kind.module, f"{kind.name}.{member}")
+                    if hit is not None:
+                        return hit
+            return None
+        finally:
+            self._open.discard((module, name))
 
     def node(self, module: str, name: str) -> tuple[Module, ast.AST] | None:
         """The syntax node of a qualified name and the module it stands in."""
@@ -166,7 +181,7 @@ class Index:
 
 
 def _imports(
-    body: list[ast.stmt], module: str, package: str
+    body: list[ast.stmt], module: Module, package: str
 ) -> dict[str, tuple[str, str]]:
     """Names that import statements bind to something of the package."""
     found: dict[str, tuple[str, str]] = {}
@@ -174,18 +189,17 @@ def _imports(
         if isinstance(node, ast.ImportFrom):
             origin = node.module or ""
             if node.level:
-                parts = module.split(".")
-                base = parts[
-                    : len(parts) - node.level + (1 if "." not in module else 0)
-                ]
+                parts = module.name.split(".")
+                base = parts[: len(parts) - node.level + module.init]
                 origin = ".".join([*base, origin]).strip(".")
             if origin.split(".")[0] == package:
                 for alias in node.names:
                     found[alias.asname or alias.name] = (origin, alias.name)
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] == package and alias.asname:
-                    found[alias.asname] = (alias.name, "")
+                if alias.name.split(".")[0] == package:
+                    whole = alias.name if alias.asname else package
+                    found[alias.asname or package] = (whole, "")
         elif isinstance(node, ast.If | ast.With | ast.Try):
             found |= _imports(node.body, module, package)
     return found
@@ -239,9 +253,9 @@ class _Walker(ast.NodeVisitor):
             return None, Type("module", where)
         target = self.index.find(where, name)
         if target is None:
-            if f"{where}.{name}" in self.index.modules:
-                return None, Type("module", f"{where}.{name}")
-            return None, None
+            inner = f"{where}.{name}"
+            known = any(f"{m}.".startswith(f"{inner}.") for m in self.index.modules)
+            return None, Type("module", inner) if known else None
         kind, module = target.definition.kind, target.module
         if kind in ("property", "field", "constant"):
             return target, self.value_of(target)
@@ -441,13 +455,13 @@ class _Walker(ast.NodeVisitor):
         self.visit(node.value)
         self.bind(node.target, self.infer(node.value))
 
-    def visit_For(self, node: ast.For) -> None:
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self.visit(node.iter)
         self.bind(node.target, self.element(self.infer(node.iter)))
         for item in [*node.body, *node.orelse]:
             self.visit(item)
 
-    def visit_With(self, node: ast.With) -> None:
+    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
             self.visit(item.context_expr)
             if item.optional_vars is not None:
@@ -477,7 +491,7 @@ class _Walker(ast.NodeVisitor):
         self.scope = self.scope.parent or self.scope
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        names = _imports([node], self.module.name, self.index.package)
+        names = _imports([node], self.module, self.index.package)
         if self.scope.parent is not None:
             self.scope.imports |= names
         for alias in node.names:
@@ -487,7 +501,8 @@ class _Walker(ast.NodeVisitor):
                 self.refer(alias, alias.name, False, target)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for item in [*node.decorator_list, *node.bases]:
+        keywords = [keyword.value for keyword in node.keywords]
+        for item in [*node.decorator_list, *node.bases, *keywords]:
             self.visit(item)
         before, self.owner = self.owner, f"{self.owner}{node.name}."
         for statement in node.body:
@@ -524,6 +539,8 @@ class _Walker(ast.NodeVisitor):
         self.scope, self.owner = inner.parent or self.scope, before
 
     visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncFor = visit_For
+    visit_AsyncWith = visit_With
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
@@ -531,28 +548,31 @@ def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
     yield from (a for a in (arguments.vararg, arguments.kwarg) if a is not None)
 
 
+INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
 def _bound(function: ast.AST) -> set[str]:
-    """Names that a function's own statements bind, nested functions excluded."""
+    """Names that a function's own statements bind, those of inner scopes excluded."""
     names: set[str] = set()
+    free: set[str] = set()
 
     def visit(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
                 names.add(child.id)
-            if not isinstance(
-                child,
-                ast.FunctionDef
-                | ast.ClassDef
-                | ast.Lambda
-                | ast.ListComp
-                | ast.SetComp
-                | ast.DictComp
-                | ast.GeneratorExp,
-            ):
+            elif isinstance(child, ast.Global | ast.Nonlocal):
+                free.update(child.names)
+            elif isinstance(child, ast.alias):
+                names.add((child.asname or child.name).split(".")[0])
+            name = getattr(child, "name", None) or getattr(child, "rest", None)
+            if isinstance(name, str) and not isinstance(child, ast.alias):
+                names.add(name)  # functions, classes, `except as`, patterns
+            if not isinstance(child, INNER + COMPREHENSIONS):
                 visit(child)
 
     visit(function)
-    return names
+    return names - free
 
 
 def references(index: Index, name: str, cells: list[str]) -> list[list[Reference]]:

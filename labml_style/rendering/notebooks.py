@@ -27,6 +27,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from labml_style.rendering.rows import without_magics
+
 __all__ = [
     "ChapterError",
     "address",
@@ -176,16 +178,15 @@ def normal_form(source: str) -> str:
     Args:
         source: a module, or a code cell.
     """
-    magic, lines = [], []
-    for line in source.split("\n"):
-        if line.lstrip()[:1] in ("%", "!"):
-            magic.append(line.strip())
-            line = line[: len(line) - len(line.lstrip())] + "pass"
-        lines.append(line)
+    magics: list[str] = []
     try:
-        tree = ast.parse("\n".join(lines))
+        tree = ast.parse(source)
     except SyntaxError:
-        return source
+        text, magics = without_magics(source)
+        try:
+            tree = ast.parse(text)
+        except SyntaxError:
+            return source
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body:
@@ -194,7 +195,7 @@ def normal_form(source: str) -> str:
             body[:] = [line for line in body[:-1] if not _is_text(line)] + (
                 shown or [line for line in body[-1:] if not _is_text(line)]
             )
-    return "\n".join([*magic, _dump(tree)])
+    return "\n".join([*magics, _dump(tree)])
 
 
 def _is_text(node: ast.AST) -> bool:

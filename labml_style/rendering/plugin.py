@@ -1,7 +1,7 @@
 """The MkDocs plugin `labml-style`: chapters in, side-by-side pages out.
 
 It writes a split copy of each notebook to a cache folder and hands it to
-mkdocs-jupyter; when the HTML comes back, `Book.arrange` puts the pieces into rows.
+mkdocs-jupyter; when the HTML comes back, `arrange` puts the pieces into rows.
 Configuration:
 
 ```yaml
@@ -38,7 +38,8 @@ from mkdocs.structure.toc import get_toc
 
 from .anchors import read_moved
 from .bibliography import references_markdown
-from .page import Chapter, boxes, read_book
+from .book import Chapter, read_book
+from .page import arrange, boxes, split_notebook, toc
 from .rows import NotebookError
 
 
@@ -68,7 +69,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
         """Read every chapter and register its split copy, before mkdocs-jupyter."""
         pages = {f.src_uri: f.url for f in files.documentation_pages()}
-        listed = re.findall(r"[\w/]+\.ipynb", json.dumps(config.nav or []))
+        listed = list(_nav_titles(config.nav))
         lock = self.root / self.config.anchors if self.config.anchors else None
         try:
             self.book = read_book(
@@ -89,7 +90,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             self.book.anchors[file.src_uri] = _anchors(text) | _anchors(keys)
         for page, chapter in self.book.chapters.items():
             part = self.root / self.config.cache / page
-            text = json.dumps(self.book.split_notebook(chapter), ensure_ascii=False)
+            text = json.dumps(split_notebook(self.book, chapter), ensure_ascii=False)
             if not part.exists() or part.read_text(encoding="utf-8") != text:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 new = part.with_name(f"{part.name}.{os.getpid()}")
@@ -105,13 +106,11 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
     ) -> str:
         """Fill the pages that are collected: deviations and references."""
         lines = markdown.split("\n")
-        for name in ("deviations", "references"):
-            mark = f"<!-- {name} -->"  # on a line of its own
-            if mark in lines:
-                text = (
-                    self._deviations() if name == "deviations" else self._references()
-                )
-                lines[lines.index(mark)] = text
+        for number, line in enumerate(lines):  # a mark is a line of its own
+            if line == "<!-- deviations -->":
+                lines[number] = self._deviations(page.url)
+            elif line == "<!-- references -->":
+                lines[number] = self._references()
         return "\n".join(lines)
 
     def _references(self) -> str:
@@ -123,18 +122,15 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         except (ValueError, OSError) as error:
             raise PluginError(str(error)) from error
 
-    def _deviations(self) -> str:
+    def _deviations(self, url: str) -> str:
         parts = []
         for chapter in self.book.chapters.values():
-            found = boxes(chapter, "deviation")
+            found = boxes(self.book, chapter, "deviation", url)
             if found:
                 parts.append(f"## {chapter.title}\n")
-            for anchor, text in found:
-                text = re.sub(r"^\*\*Deviations?\.?\*\*\s*", "", text)
-                text = re.sub(r"\]\(\.\./docs/", "](", text)
-                text = re.sub(r"\]\(#", f"]({chapter.page}#", text)
-                link = f"[In the chapter]({chapter.page}#{anchor})"
-                parts.append(f"- {' '.join(text.split())} {link}")
+            for address, html in found:
+                link = f'<p><a href="{escape(address)}">In the chapter</a></p>'
+                parts.append(f'<div class="lit-box lit-deviation">{html}{link}</div>\n')
         return "\n".join(parts) or "No chapter states a deviation yet."
 
     def on_page_content(
@@ -145,14 +141,14 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         if chapter is None:
             return html
         try:
-            content = self.book.arrange(chapter, html, self._tools(chapter))
+            content = arrange(self.book, chapter, html, self._tools(chapter))
         except NotebookError as error:
             raise PluginError(str(error)) from error
         title = re.sub(r"[`$*]", "", chapter.title)
-        page.title = _nav_titles(config.nav).get(chapter.page, title)
+        page.title = _nav_titles(config.nav).get(chapter.page) or title
         page.meta.setdefault("description", _description(chapter))
         page.meta.setdefault("chapter", chapter.name)
-        page.toc = get_toc(_tokens(self.book.toc(chapter)))
+        page.toc = get_toc(_tokens(toc(chapter)))
         return content
 
     def _tools(self, chapter: Chapter) -> str:
@@ -164,7 +160,8 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             links.append((f"{self._module(chapter).name}", "Module", " download"))
         if self.repository:
             path = source.relative_to(self.root).as_posix()
-            module = self._module(chapter).relative_to(self.root).as_posix()
+            module = self._module(chapter)
+            edited = module if module.exists() else source
             place = re.match(
                 r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?$", self.repository
             )
@@ -172,7 +169,8 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
                 colab = f"https://colab.research.google.com/github/{place[1]}/blob/main/{path}"
                 links.append((colab, "Open in Colab", ""))
             base = self.repository.removesuffix("/").removesuffix(".git")
-            links.append((f"{base}/edit/main/{module}", "Edit", ""))
+            there = edited.relative_to(self.root).as_posix()
+            links.append((f"{base}/edit/main/{there}", "Edit", ""))
         items = "".join(
             f'<a href="{escape(href)}"{more}>{text}</a>' for href, text, more in links
         )
@@ -219,10 +217,10 @@ def _anchors(markdown: str) -> set[str]:
 
 
 def _nav_titles(nav: Any) -> dict[str, str]:
-    """Titles that `nav` gives: source path -> title."""
+    """The pages of `nav` in order: source path -> title, empty where it gives none."""
     found: dict[str, str] = {}
     for item in nav if isinstance(nav, list) else ():
-        for title, value in item.items() if isinstance(item, dict) else ():
+        for title, value in item.items() if isinstance(item, dict) else (("", item),):
             found |= _nav_titles(value) if isinstance(value, list) else {value: title}
     return found
 
@@ -238,7 +236,7 @@ def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
     top: list[Any] = []
     stack: list[tuple[int, list[Any]]] = [(0, top)]
     for level, text, anchor in toc:
-        plain = re.sub(r"[`*$]", "", text)
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|<[^>]*>|[`*$]", r"\1", text)
         while stack[-1][0] >= level:
             stack.pop()
         children: list[Any] = []

@@ -15,12 +15,13 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
 WHOLE = frozenset({"exercise", "check", "solution", "figure"})
 OUTPUT_LIMIT = 300_000
+IMAGES = ("image/svg+xml", "image/png")
 
 
 class NotebookError(ValueError):
@@ -96,7 +97,7 @@ class Row:
 def slug(text: str, words: int = 12) -> str:
     """An anchor from a heading: lower case, letters and digits, joined by hyphens."""
     text = re.sub(r"<[^>]+>|\$[^$]*\$", " ", text)
-    return "-".join(re.findall(r"[a-z0-9_]+", text.lower())[:words])
+    return "-".join(re.findall(r"\w+", text.lower())[:words])
 
 
 def code_of(cell: dict[str, Any]) -> str:
@@ -112,16 +113,24 @@ def tags_of(cell: dict[str, Any]) -> frozenset[str]:
 
 def parse(source: str) -> ast.Module | None:
     """A cell's syntax tree, or None if it is not Python. Magic lines become `pass`."""
-    lines = [
-        line[: len(line) - len(line.lstrip())] + "pass"
-        if line.lstrip()[:1] in ("%", "!")
-        else line
-        for line in source.split("\n")
-    ]
-    try:
-        return ast.parse("\n".join(lines))
-    except SyntaxError:
-        return None
+    for text in (source, without_magics(source)[0]):
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError):
+            continue
+    return None
+
+
+def without_magics(source: str) -> tuple[str, list[str]]:
+    """A cell's source with `pass` for each line of IPython magic, and those lines."""
+    lines, magics = [], []
+    for line in source.split("\n"):
+        text = line.lstrip()
+        if text[:1] in ("%", "!"):
+            magics.append(text.rstrip())
+            line = line[: len(line) - len(text)] + "pass"
+        lines.append(line)
+    return "\n".join(lines), magics
 
 
 # --- definitions ---------------------------------------------------------------------
@@ -160,6 +169,8 @@ def definitions(tree: ast.Module, headings: bool = True) -> Iterator[Definition]
         headings: whether public definitions are announced by a heading.
     """
 
+    announced: set[str] = set()  # an overload or a setter repeats a name
+
     def visit(body: list[ast.stmt], prefix: str) -> Iterator[Definition]:
         for node in body:
             last = node.end_lineno or node.lineno
@@ -173,6 +184,8 @@ def definitions(tree: ast.Module, headings: bool = True) -> Iterator[Definition]
                 private = any(re.match(r"_(?!_)", part) for part in name.split("."))
                 documented = not prefix or ast.get_docstring(node) is not None
                 public = headings and not private and documented
+                public = public and name not in announced
+                announced.update([name] if public else [])
                 shown = _signature(node, kind)
                 yield Definition(name, kind, shown, first_line(node), last, public)
                 if isinstance(node, ast.ClassDef):
@@ -230,17 +243,18 @@ def _comment_blocks(source: str) -> dict[int, int]:
     return blocks
 
 
-def _documented(tree: ast.Module) -> Iterator[tuple[int, int, str, int, str]]:
-    """Docstrings on lines of their own: first, after last, text, definition, source."""
+def _documented(tree: ast.Module, source: str) -> Iterator[tuple[int, int, str, Any]]:
+    """Docstrings on lines of their own: first line, after last, text, definition."""
+    lines = source.split("\n")
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                text = first.value.value
-                alone = first.lineno > node.lineno
-                if isinstance(text, str) and alone:
-                    last = first.end_lineno or first.lineno
-                    yield first.lineno - 1, last, text, first_line(node), node.name
+                text, last = first.value.value, first.end_lineno or first.lineno
+                rest = lines[last - 1].encode()[first.end_col_offset :]
+                if isinstance(text, str) and first.lineno > node.lineno:
+                    if not rest.strip():
+                        yield first.lineno - 1, last, text, node
 
 
 def fragments(source: str, headings: bool = True) -> list[Fragment]:
@@ -266,8 +280,8 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
         for d in definitions(tree, headings)
         if d.kind not in ("field", "constant")
     }
-    docs = {a: (b, text, at) for a, b, text, at, _ in _documented(tree)}
-    documented = {at for _, _, at in docs.values()}
+    docs = {first: (end, text) for first, end, text, _ in _documented(tree, source)}
+    documented = {first_line(node) for *_, node in _documented(tree, source)}
     top = {line for line, d in known.items() if "." not in d.name}
     starts = top | documented | set(blocks)
     for before, node in zip(tree.body, tree.body[1:], strict=False):
@@ -290,7 +304,7 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
             here.prose, here.line = "\n".join(said), line
             line = blocks[line]
         elif line in docs:
-            end, text, _ = docs[line]
+            end, text = docs[line]
             here.prose = (here.prose + "\n\n" + from_docstring(text)).strip()
             here.line = here.line or line
             line = end
@@ -308,37 +322,47 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
 
 
 LISTS = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises"}
-NOTES = ("Returns", "Yields", "Source", "Shapes", "Example", "Note")
+NOTES = ("Returns", "Yields", "Source", "Shapes", "Note")
+EXAMPLES = ("Example", "Examples")
 
 
 def from_docstring(text: str) -> str:
     """Markdown of a docstring: its Google-style sections become lists and labels."""
     result: list[str] = []
     section = ""
+
+    def leave() -> str:
+        result.extend(["```"] if section in EXAMPLES else [])
+        return ""
+
     for line in inspect.cleandoc(text).split("\n"):
         title = re.fullmatch(r"(\w+):", line)
         note = re.match(rf"({'|'.join(NOTES)}):\s+(.*)", line)
-        if title and title[1] in LISTS:
+        if title and title[1] in (*LISTS, *NOTES, *EXAMPLES):
+            leave()
             section = title[1]
-            result += ["", f"**{LISTS[section]}**", ""]
-        elif title and title[1] in NOTES:
-            section = title[1]
-            result += ["", f"**{section}**", ""]
+            result += ["", f"**{LISTS.get(section, section)}**", ""]
+            result += ["```python"] if section in EXAMPLES else []
         elif note:
-            section = ""
+            section = leave()
             result += ["", f"**{note[1]}** {note[2]}"]
         elif section and line.startswith("    "):
-            item = re.match(r"    (\*{0,2}[\w.`]+)(?: \(([^)]*)\))?:\s*(.*)", line)
-            if section in LISTS and item and not line.startswith("     "):
-                result.append(f"- `{item[1].strip('`')}`: {item[3]}")
+            item = re.match(
+                r"    ([*\w.`][*\w.`, ]*?)(?: \([^)]*\))?:(?:\s+|$)(.*)", line
+            )
+            if section in EXAMPLES:
+                result.append(line.removeprefix("    "))
+            elif section in LISTS and item and not line.startswith("     "):
+                result.append(f"- `{item[1].replace('`', '')}`: {item[2]}")
             elif section in LISTS:
                 result.append("  " + line.strip())
             else:
-                result.append(line.strip())
+                result.append(line.removeprefix("    "))
         else:
             if line.strip():
-                section = ""
+                section = leave()
             result.append(line)
+    leave()
     return "\n".join(result).strip()
 
 
@@ -357,10 +381,15 @@ class _Part:
 def _parts(source: str) -> Iterator[_Part]:
     """Cut Markdown at its ATX headings, outside fenced code."""
     prose: list[str] = []
-    start, fenced = 0, False
+    start, fence = 0, ""
     for number, line in enumerate(source.split("\n")):
-        fenced ^= line.lstrip().startswith(("```", "~~~"))
-        heading = None if fenced else re.fullmatch(r"(#{1,6}) +(.+?)(?: +#+)?\s*", line)
+        mark = re.match(r" {0,3}(`{3,}|~{3,})([^`]*)$", line)
+        if fence:
+            closes = mark and mark[1].startswith(fence) and not mark[2].strip()
+            fence = "" if closes else fence
+        elif mark:
+            fence = mark[1]
+        heading = None if fence else re.fullmatch(r"(#{1,6}) +(.+?)(?: +#+)?\s*", line)
         if heading:
             if "\n".join(prose).strip():
                 yield _Part("\n".join(prose).strip("\n"), start)
@@ -396,6 +425,9 @@ def split(notebook: dict[str, Any], name: str = "notebook") -> list[Row]:
         if "colab-setup" in tags or not source.strip():
             continue
         if cell["cell_type"] == "markdown":
+            if cell.get("attachments"):
+                message = "attached image; put it in a file beside the notebook"
+                raise NotebookError(name, index + 1, 1, message)
             for part in _parts(source):
                 if part.level:
                     if pending is not None:
@@ -466,21 +498,18 @@ def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
 
 def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
     """Give every heading and row its anchor and its hash."""
-    headings: dict[str, Row] = {}
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
+    for row in rows:
+        anchor = heading_id(row) if row.heading else ""
+        if row.heading and (anchor in taken or not anchor):
+            what = "stands twice" if anchor else "has no letters to link to"
+            at = row.prose_cell + 1, row.prose_line + 1
+            raise NotebookError(name, *at, f"heading {row.heading!r} {what}; rename it")
+        taken.add(anchor)
     current = ""
     for row in rows:
         if row.heading:
-            anchor = row.heading if row.announces else slug(row.heading)
-            if anchor in headings or not anchor:
-                what = "stands twice" if anchor else "has no letters to link to"
-                at = row.prose_cell + 1, row.prose_line + 1
-                raise NotebookError(
-                    name, *at, f"heading {row.heading!r} {what}; rename it"
-                )
-            headings[anchor] = row
-            current = anchor if row.level > 1 else ""
-            taken[anchor] = 1
+            current = heading_id(row) if row.level > 1 else ""
         code = code_of(cells[row.cell]).split("\n") if row.cell is not None else []
         shown = "\n".join(code[i] for i in row.lines)
         public = [d for d in row.defines if d.kind not in ("field", "constant")]
@@ -492,8 +521,13 @@ def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
             stem = "-".join(current.split("-")[:4])
             words = slug(row.prose, 4) or slug(shown, 3) or "row"
             base = f"{stem}--{words}" if current else words
-        taken[base] = taken.get(base, 0) + 1
-        row.id = base if taken[base] == 1 else f"{base}-{taken[base]}"
+            if re.match(r"(eq|deviation|pitfall)-", base):
+                base = f"row-{base}"  # those belong to equations and boxes
+        row.id, count = base, 1
+        while row.id in taken:
+            count += 1
+            row.id = f"{base}-{count}"
+        taken.add(row.id)
         row.hash = hashlib.sha256(f"{row.prose}\0{shown}".encode()).hexdigest()[:10]
 
 
@@ -512,26 +546,34 @@ def heading_id(row: Row) -> str:
 
 
 def _check_code(cell: dict[str, Any], name: str, index: int) -> None:
+    tags = tags_of(cell)
     source = code_of(cell)
     tree = parse(source)
-    for first, _, _, _, owner in _documented(tree) if tree else ():
-        opening = source.split("\n")[first].strip()
-        end = next(last for a, last, *_ in _documented(tree) if a == first)  # type: ignore[arg-type]
-        text = "\n".join(source.split("\n")[first:end])
-        if "\\" in text and not re.match(r"[rR]", opening):
-            message = f'docstring of {owner} has a backslash: write r"""..."""'
+    last = source.count("\n") + 1
+    for first, end, _, node in _documented(tree, source) if tree else ():
+        text = "\n".join(source.split("\n")[first:end]).strip()
+        if "\\" in text and not re.match(r"[rR]", text):
+            message = f'docstring of {node.name} has a backslash: write r"""..."""'
             raise NotebookError(name, index + 1, first + 1, message)
     for output in cell.get("outputs", ()):
         data = output.get("data", {})
         size = sum(len(str(value)) for value in data.values())
-        size += len("".join(output.get("text", "")))
+        size += len("".join([*output.get("text", ""), *output.get("traceback", ())]))
+        image = next((kind for kind in data if kind.startswith("image/")), "")
+        html = "".join(data.get("text/html", ""))
+        message = ""
         if size > OUTPUT_LIMIT:
             message = f"output of {size:,} bytes; the limit is {OUTPUT_LIMIT:,}"
-            raise NotebookError(name, index + 1, source.count("\n") + 1, message)
-        for kind in ("image/svg+xml", "image/png"):
-            if kind in data and not output.get("metadata", {}).get(kind, {}).get("alt"):
-                message = "image without a text alternative: show(figure, alt=...)"
-                raise NotebookError(name, index + 1, source.count("\n") + 1, message)
+        elif image and image not in IMAGES:
+            message = f"output of {image}; publish it as {' or '.join(IMAGES)}"
+        elif image and not output.get("metadata", {}).get(image, {}).get("alt"):
+            message = "image without a text alternative: show(figure, alt=...)"
+        elif re.search(r"<img[^>]*\bsrc=.?data:", html):
+            message = "image inside HTML; publish it with show(figure, alt=...)"
+        elif output.get("output_type") == "error" and "raises-exception" not in tags:
+            message = f"the cell failed with {output.get('ename')}; execute it again"
+        if message:
+            raise NotebookError(name, index + 1, last, message)
 
 
 def module_notebook(source: str) -> dict[str, Any]:
@@ -564,7 +606,6 @@ __all__ = [
     "fragments",
     "from_docstring",
     "module_notebook",
-    "replace",
     "slug",
     "split",
 ]

@@ -370,3 +370,8 @@ def test_an_unknown_chapter_is_refused(
 ) -> None:
     assert main(["notebooks", "third", "--root", str(project)]) == 1
     assert "no chapter 'third'; there are: first, second" in capsys.readouterr().err
+
+
+def test_a_percent_sign_inside_a_string_is_no_magic() -> None:
+    one, two = 'x = """\n%a\n"""', 'x = """\n%b\n"""'
+    assert notebooks.normal_form(one) != notebooks.normal_form(two)

@@ -15,7 +15,7 @@ from labml_style.rendering.anchors import (
     unlisted,
     vanished,
 )
-from labml_style.rendering.page import Book
+from labml_style.rendering.book import Book
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"

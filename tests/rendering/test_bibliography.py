@@ -17,8 +17,8 @@ def test_entries_are_sorted_and_decoded() -> None:
     )
     first, second = references_markdown(text).split("\n")
     assert first == (
-        '- <span id="b"></span>Ruđer Bošković, Z Dai and Y Yang (2019). *A Title*. '
-        "[x.org/a](https://x.org/a/)."
+        '- <span id="b"></span>Ruđer Bošković, Z Dai and Y Yang (2019). '
+        "<em>A Title</em>. [x.org/a](https://x.org/a/)."
     )
     assert second.startswith('- <span id="z"></span>A Zorn')
 
@@ -26,6 +26,7 @@ def test_entries_are_sorted_and_decoded() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "no BibTeX entry"),
         ("@misc{a, title = {T}, year = {1}}", "a lacks author"),
         (ENTRY % ("a", "B", "") * 2, "line 2: not a BibTeX entry, or a key twice"),
     ],

@@ -116,6 +116,17 @@ def links(source: str) -> list[str]:
             "from pack.base import LIMIT\nLIMIT + 1",
             ["LIMIT -> LIMIT"] * 2,
         ),
+        ("import pack.base\npack.base.find()", ["find -> find"]),
+        (
+            "from pack.base import Stone\nclass Other: ...\n"
+            "class D(Other, Stone): ...\nD().fall(1)",
+            ["Stone -> Stone", "Other -> Other", "Stone -> Stone", "D -> D"]
+            + ["fall -> Stone.fall"],
+        ),
+        (
+            "from pack.base import find\ndef f():\n    global find\n    find = find()",
+            ["find -> find"] * 2,
+        ),
         (
             "def f():\n    from pack.base import find\n    return find()",
             ["find -> find"] * 2,
@@ -143,6 +154,13 @@ def test_names_that_denote_a_definition(source: str, expected: list[str]) -> Non
         "from pack.base import find\nx = [find for find in range(3)]",
         "from pack.base import find\ndef f():\n    for find in []:\n        find()",
         "from pack.base import find\ndef f():\n    def find(): ...\n    return find()",
+        "from pack.base import find\ndef f():\n    find()\n    def find(): ...",
+        "from pack.base import find\ndef f():\n    class find: ...\n    find()",
+        "from pack.base import find\ndef f():\n    import os as find\n    find()",
+        "from pack.base import find\ndef f():\n    try: ...\n"
+        "    except ValueError as find:\n        find()",
+        "from pack.base import find\ndef f(x):\n    match x:\n"
+        "        case [find]:\n            find()",
     ],
 )
 def test_shadowed_names_are_skipped(source: str) -> None:
@@ -160,3 +178,22 @@ def test_self_and_cls_inside_a_class() -> None:
     assert named["mass"] == "Stone.mass"
     assert named["shared"] == "Base.shared"
     assert named["light"] == "Stone.light"
+
+
+def test_circles_end() -> None:
+    book = index()
+    first = "from pack.b import x\nclass A: ...\nclass A(A): ...\nA().y\nx()"
+    second = "from pack.a import x\nclass B(C): ...\nclass C(B): ...\nB().z"
+    add(book, "pack.a", first)
+    add(book, "pack.b", second)
+    assert len(references(book, "pack.a", [first])[0]) == 2  # A and the base A
+    assert len(references(book, "pack.b", [second])[0]) == 3
+
+
+def test_relative_imports_of_a_module_and_of_a_package() -> None:
+    for name, init, dots in (("pack.sub", True, ".."), ("pack.here", False, ".")):
+        book = index()
+        source = f"from {dots}base import find\nfind()"
+        book.add(name, [source], [], init)
+        (found,) = references(book, name, [source])
+        assert [r.target.anchor for r in found] == ["find", "find"], name

@@ -15,7 +15,13 @@ from bs4 import BeautifulSoup
 
 from labml_style.figures.palette import LIGHT_TO_DARK
 from labml_style.rendering import Chapter, NotebookError, render_notebook
-from labml_style.rendering.html import convert_math, figure, highlight, wrapped
+from labml_style.rendering.html import (
+    _lexed,
+    convert_math,
+    figure,
+    highlight,
+    wrapped,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -97,8 +103,9 @@ def test_boxes_and_their_anchors(tmp_path: Path) -> None:
 
 
 SVG = (
-    '<svg width="72pt" height="36pt" viewBox="0 0 72 36"><g id="patch_1">'
-    '<path d="M 0 0" style="fill: #ffffff"/></g>'
+    '<svg width="72pt" height="36pt" viewBox="0 0 72 36"><g id="figure_1">\n'
+    '<g id="patch_1">\n<path d="M 0 0" style="fill: #ffffff"/></g></g>'
+    '<g id="patch_3"><path d="M 1 1" style="fill: #ffffff"/></g>'
     '<path style="fill: #0b63a5"/><g style="fill: #ffffff">text</g></svg>'
 )
 
@@ -118,7 +125,7 @@ def test_a_figure_becomes_two_files() -> None:
         mode: files[str(i["src"])].decode()
         for mode, i in zip("ld", (light, dark), strict=True)
     }
-    assert "fill: none" in drawn["l"]
+    assert drawn["l"].count("fill: none") == 1, "the ground alone is made transparent"
     assert "#0b63a5" in drawn["l"]
     assert LIGHT_TO_DARK["#0b63a5"] in drawn["d"]
     assert "#0b63a5" not in drawn["d"]
@@ -144,6 +151,7 @@ def test_a_png_is_shown_at_half_its_pixels() -> None:
         ("# T\n\nSee [x](gone.ipynb).", "x.ipynb, cell 1, line 3: link to nowhere"),
         ("# T\n\n[x](#no)", "x.ipynb, cell 1, line 3: link to nowhere"),
         ("# T\n\n![](a.png)", "x.ipynb, cell 1, line 3: image without a text alt"),
+        ("# T\n\nOne\n[a](b.md)", "x.ipynb, cell 1, line 4: link to nowhere"),
     ],
 )
 def test_refusals_name_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -191,3 +199,151 @@ def test_long_signatures_are_wrapped() -> None:
         "    gamma: str = 'x',",
         ")",
     ]
+
+
+def test_style_in_an_output_does_not_cut_the_page(tmp_path: Path) -> None:
+    data = {"text/html": "<style>.a{}</style><b>bold</b>"}
+    output = {"output_type": "display_data", "data": data, "metadata": {}}
+    page = render(
+        tmp_path,
+        markdown("# T"),
+        {"cell_type": "code", "source": "a", "outputs": [output]},
+        markdown("## Next\n\nStill here."),
+    )
+    assert "<b>bold</b>" in page.html
+    assert "Still here." in page.html
+
+
+def test_a_piece_that_was_not_rendered_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.ipynb"
+    cell = markdown("# T\n\nText.") | {"id": "a", "metadata": {}}
+    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(content))
+    with pytest.raises(NotebookError, match="was not rendered"):
+        render_notebook(path, to_html=lambda _: "")
+
+
+def test_escaped_dollars_are_no_math(tmp_path: Path) -> None:
+    text = "# T\n\n" + r"Put \$HOME/bin:\$PATH, `\$x`, $\text{\$} < 1$."
+    soup = BeautifulSoup(render(tmp_path, markdown(text)).html, "html.parser")
+    assert "$HOME/bin:$PATH" in soup.get_text()
+    assert soup.code is not None
+    assert soup.code.get_text() == r"\$x"
+    found = [m.get_text() for m in soup.select(".arithmatex")]
+    assert found == [r"\(\text{\$} < 1\)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("> **Deviation.** Yes.", 1),
+        ("> __Pitfalls__ too.", 1),
+        ("- item\n\n    > **Deviation.** In a list.", 1),
+        ("> A quote of a **Deviation** is none.", 0),
+        ("> A paragraph.\n>\n> **Deviation.** Late.", 0),
+        ("```\n> **Deviation.** In a fence.\n```", 0),
+    ],
+)
+def test_a_box_begins_with_its_name(tmp_path: Path, text: str, boxes: int) -> None:
+    page = render(tmp_path, markdown(f"# T\n\n{text}"))
+    soup = BeautifulSoup(page.html, "html.parser")
+    found = [str(box["id"]) for box in soup.select("aside.lit-box")]
+    assert len(found) == boxes
+    assert set(found) <= set(page.anchors)
+
+
+def test_no_id_stands_twice(tmp_path: Path) -> None:
+    text = "# T\n\nResults are good\n\n## Results are good\n\nNote"
+    more = [markdown(t) for t in ("Note", "Note", "Note 2", "> **Pitfall.** One.")]
+    page = render(tmp_path, markdown(text), *more)
+    ids = [t["id"] for t in BeautifulSoup(page.html, "html.parser").find_all(id=True)]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$$a \\tag{1}$$\n\n$$b \\tag{1}$$",
+        "> **Pitfall.** Same words.\n\ntext\n\n> **Pitfall.** Same words.",
+    ],
+)
+def test_anchors_that_stand_twice_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(NotebookError, match="stands twice"):
+        render(tmp_path, markdown(f"# T\n\n{text}"))
+
+
+def test_links_in_headings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(NotebookError, match="link to nowhere"):
+        render(tmp_path, markdown("# T\n\n## See [other](nope.ipynb)"))
+
+
+def test_images_in_prose_become_files(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    page = render(tmp_path, markdown("# T\n\n![a bar](a.png)"))
+    (name,) = page.files
+    assert name in page.html
+    with pytest.raises(NotebookError, match="no file beside the notebook"):
+        render(tmp_path, markdown("# T\n\n![a bar](gone.png)"))
+
+
+def test_text_that_looks_like_attributes_is_left_alone(tmp_path: Path) -> None:
+    page = render(tmp_path, markdown('# T\n\nSay `x = <a b="c">` and a="b" > c.'))
+    text = BeautifulSoup(page.html, "html.parser").get_text()
+    assert 'x = <a b="c">' in text
+    assert 'a="b" > c.' in text
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        ('<svg viewBox="0 0 30 20">', 'width="30" height="20"'),
+        ('<svg stroke-width="2" width="100" height="50">', 'width="100" height="50"'),
+        ('<svg width="100%" viewBox="0 0 3 2">', 'width="3" height="2"'),
+        ("<svg>", 'alt="a" loading'),
+    ],
+)
+def test_sizes_of_drawings(head: str, size: str) -> None:
+    data = {"image/svg+xml": f"{head}</svg>"}
+    html = figure({"data": data, "metadata": {"image/svg+xml": {"alt": "a"}}}, "x", {})
+    assert html is not None
+    assert size in html
+
+
+def test_formulas_of_outputs_are_wrapped(tmp_path: Path) -> None:
+    data = {"text/markdown": "# Big\n\n$x^2$"}
+    output = {"output_type": "display_data", "data": data, "metadata": {}}
+    page = render(
+        tmp_path,
+        markdown("# T"),
+        {"cell_type": "code", "source": "a", "outputs": [output]},
+    )
+    soup = BeautifulSoup(page.html, "html.parser")
+    assert soup.select_one(".lit-out .arithmatex") is not None
+    assert len(soup.find_all("h1")) == 1
+
+
+def test_a_check_links_to_the_stub_and_a_name_to_the_module(tmp_path: Path) -> None:
+    def cell(source: str, *tags: str) -> dict[str, Any]:
+        metadata = {"tags": list(tags)}
+        return {"cell_type": "code", "source": source, "metadata": metadata}
+
+    page = render(
+        tmp_path,
+        markdown("# T"),
+        cell('def f():\n    """Public."""'),
+        cell("def f(): return 2", "active-ipynb"),
+        cell("def g(): raise NotImplementedError", "active-ipynb", "exercise"),
+        cell("f(), g()", "active-ipynb", "check"),
+        cell("def g(): return 1", "active-ipynb", "solution"),
+    )
+    links = BeautifulSoup(page.html, "html.parser").select(".lit-check a.lit-ref")
+    assert [a["href"] for a in links] == ["#f", "#g"]
+
+
+def test_a_long_module_is_lexed_once() -> None:
+    source = "\n".join(f"x{i} = {i}  # {i}" for i in range(2000))
+    highlight(source, [0])
+    before = _lexed.cache_info().misses
+    for line in range(2000):
+        highlight(source, [line])
+    assert _lexed.cache_info().misses == before

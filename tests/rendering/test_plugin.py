@@ -170,7 +170,7 @@ def test_buttons_with_an_address(tmp_path: Path) -> None:
 def test_collected_pages(built: Path) -> None:
     deviations = page(built, "deviations")
     assert "The air is left out." in deviations.get_text()
-    link = deviations.select_one('li a[href*="#deviation"]')
+    link = deviations.select_one('.lit-deviation a[href*="#deviation"]')
     assert link is not None
     anchor = str(link["href"]).partition("#")[2]
     assert page(built, "stone").find(id=anchor) is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from labml_style.rendering.page import Chapter, read_book
+from labml_style.rendering.book import Chapter, read_book
 from labml_style.rendering.rows import code_of, tags_of
 
 ROOT = Path(__file__).parents[2]

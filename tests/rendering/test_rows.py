@@ -268,3 +268,70 @@ def test_a_method_without_words_stands_beside_those_of_its_class() -> None:
     cell = code('class A:\n    """A."""\n\n    def __init__(self):\n        self.x = 1')
     (row,) = rows_of(cell)
     assert shown(row, cell).endswith("self.x = 1")
+
+
+@pytest.mark.parametrize("source", ["x = (a\n    % b)", "x = (a\n    != 3)"])
+def test_operators_that_begin_a_line_are_no_magics(source: str) -> None:
+    cell = code(f"{source}\n# Then.\ny = 1")
+    assert len(rows_of(cell)) == 2
+
+
+def test_a_docstring_may_show_a_magic() -> None:
+    (row,) = rows_of(code('def f():\n    """Try\n\n    %timeit f()\n    """'))
+    assert row.prose == "Try\n\n%timeit f()"
+
+
+def test_overloads_and_setters_are_announced_once() -> None:
+    source = (
+        "@overload\ndef f(x: int): ...\n@overload\ndef f(x: str): ...\n"
+        "def f(x):\n    return x\n"
+        'class A:\n    """A."""\n    @property\n    def x(self):\n        """X."""\n'
+        '    @x.setter\n    def x(self, v):\n        """Set X."""'
+    )
+    headings = [r.heading for r in rows_of(code(source)) if r.heading]
+    assert headings == ["f", "A", "A.x"]
+
+
+def test_code_behind_a_docstring_is_not_lost() -> None:
+    cell = code('def f():\n    """Doc."""; x = 1\n    return x')
+    (row,) = rows_of(cell)
+    assert shown(row, cell) == code_of(cell)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "~~~\n```\n# no\n~~~\n\n# yes",
+        "````\n```\n# no\n```\n````\n\n# yes",
+        "```x``` in a line\n\n# yes",
+    ],
+)
+def test_fences_close_with_what_opened_them(text: str) -> None:
+    assert [r.heading for r in rows_of(prose(text)) if r.heading] == ["yes"]
+
+
+def test_headings_of_other_scripts_have_anchors() -> None:
+    assert slug("Über 中文") == "über-中文"
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"output_type": "error", "ename": "KeyError"}, "failed with KeyError"),
+        ({"data": {"image/jpeg": "x"}}, "output of image/jpeg"),
+        ({"data": {"text/html": "<img src='data:x'>"}}, "image inside HTML"),
+        ({"traceback": ["x" * 300_001]}, "output of 300,001 bytes"),
+    ],
+)
+def test_outputs_that_are_refused(output: dict[str, Any], message: str) -> None:
+    with pytest.raises(NotebookError, match=message):
+        rows_of(code("a", outputs=[output]))
+
+
+def test_examples_become_code() -> None:
+    text = from_docstring(
+        "F.\n\nExample:\n    >>> f(1)\n      2\n\nArgs:\n    a, b: both"
+    )
+    assert "```python\n>>> f(1)\n  2\n" in text
+    assert text.count("```") == 2
+    assert "- `a, b`: both" in text
