@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +31,9 @@ class Server:
         ranges: honour the Range header.
         stop_after: send this many bytes of the next answer, then hang up.
         pause: seconds before an answer.
+        drip: seconds between the pieces of an answer; 0 sends it whole.
+        piece: bytes of a piece.
+        refuse: say of every request, ranged or not, that it lies beyond the end.
         asked: the Range header of every request.
     """
 
@@ -35,6 +42,9 @@ class Server:
         self.ranges = True
         self.stop_after: int | None = None
         self.pause = 0.0
+        self.drip = 0.0
+        self.piece = 1000
+        self.refuse = False
         self.asked: list[str | None] = []
         serving = self
 
@@ -57,9 +67,9 @@ class Server:
         self.asked.append(asked)
         time.sleep(self.pause)
         start, size = 0, len(self.content)
-        if asked and self.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= size:
+        if self.refuse or asked and self.ranges:
+            start = int((asked or "0").removeprefix("bytes=").removesuffix("-"))
+            if self.refuse or start >= size:
                 request.send_response(416)
                 request.send_header("Content-Range", f"bytes */{size}")
                 request.send_header("Content-Length", "0")
@@ -73,7 +83,13 @@ class Server:
         request.end_headers()
         stop, self.stop_after = self.stop_after, None
         end = size if stop is None else start + stop
-        request.wfile.write(self.content[start:end])
+        drip, piece = self.drip, self.piece if self.drip else size
+        try:
+            for at in range(start, end, piece):
+                request.wfile.write(self.content[at : min(at + piece, end)])
+                time.sleep(drip)
+        except ConnectionError:
+            pass  # given up
 
 
 @pytest.fixture
@@ -98,7 +114,8 @@ def published(url: str = "", content: bytes = CONTENT) -> PublishedFile:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """List a folder, apart from the empty lock files: they stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_a_download_leaves_the_file_and_nothing_else(
@@ -189,6 +206,97 @@ def test_time_runs_out(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "file.bin").exists()
 
 
+def test_a_slow_line_makes_progress_within_a_short_time(
+    server: Server, tmp_path: Path
+) -> None:
+    server.drip = 0.02
+    with pytest.raises(TimeoutError):
+        fetch(server.url(), tmp_path / "file.bin", seconds=0.4, progress=False)
+    have = (tmp_path / "file.bin.part").stat().st_size
+    assert 0 < have < 65_536
+    server.drip = 0
+    path = fetch(server.url(), tmp_path / "file.bin", seconds=5, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={have}-"]
+
+
+def test_a_download_that_was_given_up_writes_nothing_more(
+    server: Server, cache: Path
+) -> None:
+    cache.mkdir(parents=True)
+    (cache / "file.bin.part").write_bytes(CONTENT[:1000])
+    server.drip, server.piece = 0.8, 40_000
+    with pytest.raises(FileNotFoundError, match="did not arrive"):
+        locate(published(server.url()), seconds=0.1)
+    server.drip = 0
+    path = locate(published(server.url()), seconds=5)
+    time.sleep(1)  # the second piece of the first answer arrives
+    assert path.read_bytes() == CONTENT
+    assert names(cache) == ["file.bin"]
+
+
+@pytest.mark.parametrize("member", ["", "folder/a"])
+def test_of_two_processes_one_downloads_and_one_waits(
+    member: str, server: Server, cache: Path
+) -> None:
+    content = hashlib.shake_128(b"noise").digest(20_000)
+    server.content = archive(a=content) if member else content
+    server.drip = 0.05
+    wanted = published(server.url("one.zip"), content)._replace(member=member)
+    code = f"from labml_style.lab.download import *; locate({wanted!r})"
+    root = Path(download.__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, cwd=root) for _ in range(2)]
+    assert [process.wait(15) for process in both] == [0, 0]
+    assert (cache / "file.bin").read_bytes() == content
+    assert names(cache) == ["file.bin"]
+    assert server.asked == [None]
+
+
+def test_waiting_for_another_process_ends_in_time(
+    server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.bin"
+    with download._alone(path, None):
+        with pytest.raises(TimeoutError, match="another process"):
+            fetch(server.url(), path, seconds=0.2, progress=False)
+    assert server.asked == []
+    assert fetch(server.url(), path, seconds=5).read_bytes() == CONTENT
+
+
+def test_without_locks_a_download_works(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "fcntl", None)
+    assert fetch(server.url(), tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_is_there_is_fetched_again_only_if_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    def check(path: Path) -> None:
+        verify(path, published())
+
+    path = tmp_path / "file.bin"
+    path.write_bytes(CONTENT)
+    assert fetch(server.url(), path, check=check) == path
+    assert server.asked == []
+    path.write_bytes(b"other")
+    with pytest.warns(UserWarning, match="has 5 bytes.*file.bin.rejected"):
+        assert fetch(server.url(), path, check=check).read_bytes() == CONTENT
+
+
+def test_a_range_refused_without_a_part_names_the_answer(
+    server: Server, cache: Path
+) -> None:
+    server.refuse = True
+    with pytest.raises(urllib.error.HTTPError, match="416"):
+        fetch(server.url(), cache / "file.bin", progress=False)
+    with pytest.raises(FileNotFoundError, match="cannot be fetched: .*416"):
+        locate(published(server.url()))
+    assert names(cache) == []
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -217,6 +325,25 @@ def test_a_bad_file_in_the_cache_is_moved_aside_and_fetched_again(
         path = locate(published(server.url()))
     assert path.read_bytes() == CONTENT
     assert (cache / "file.bin.rejected").read_bytes() == CONTENT[:-5]
+
+
+def test_a_read_only_cache_gives_good_files_and_refuses_bad_ones(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (cache / "file.bin.lock").mkdir(parents=True)  # nor can a lock be made
+    (cache / "file.bin").write_bytes(CONTENT)
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert locate(published(server.url())) == cache / "file.bin"
+    (cache / "file.bin").write_bytes(CONTENT[:-5])
+    for url in (server.url(), ""):
+        with pytest.raises(ValueError) as error:
+            locate(published(url))
+        assert "767,995 bytes; file.bin has 768,000" in str(error.value)
+        assert "cannot be moved aside ([Errno 13]" in str(error.value)
+    assert server.asked == [] and names(cache) == ["file.bin"]
 
 
 def test_a_bad_file_of_the_reader_is_refused_and_left_alone(
@@ -250,9 +377,9 @@ def test_without_network_the_message_says_which_file_to_put_where(
         locate(published())
 
 
-def archive(**members: bytes) -> bytes:
+def archive(method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(buffer, "w", method) as file:
         for name, content in members.items():
             file.writestr(f"folder/{name}", content)
     return buffer.getvalue()
@@ -272,33 +399,67 @@ def test_an_archive_is_unpacked_whole_and_removed(
     assert len(server.asked) == 1
 
 
-HARMS = ["cut", "flipped", "deflate", "other content", "no member"]
+def harmed(harm: str, content: bytes) -> bytes:
+    """Return an archive of `content` that is damaged, or made in an unknown way."""
+    if harm == "no member":
+        return archive(b=content)
+    if harm == "other content":
+        return archive(a=content[:-1] + b"?")
+    methods = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+    data = bytearray(archive(methods.get(harm, zipfile.ZIP_DEFLATED), a=content))
+    if harm == "cut":
+        return bytes(data[:-2000])
+    if harm in ("encrypted", "unknown method"):
+        # Flags and method stand in the entry, and again in the table at the end.
+        for header in (0, data.index(b"PK\1\2") + 2):
+            data[header + 6] |= harm == "encrypted"
+            data[header + 8] = 99 if harm == "unknown method" else data[header + 8]
+        return bytes(data)
+    data[len(data) // 2] ^= 255
+    return bytes(data)
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *("cut", "stored", "deflate", "bzip2", "lzma"),
+        *("other content", "no member", "encrypted", "unknown method"),
+    ],
+)
 def test_a_damaged_archive_is_kept_aside(
     harm: str, server: Server, cache: Path
 ) -> None:
     noise = hashlib.shake_128(b"noise").digest(50_000)
-    if harm == "deflate":
+    if harm != "stored":
         noise = noise.hex().encode()  # compressible, so that flipping breaks a code
-    server.content = archive(a=noise)
+    server.content = harmed(harm, noise)
     wanted = published(server.url("one.zip"), noise)._replace(member="folder/a")
-    if harm == "cut":
-        server.content = server.content[:-2000]
-    elif harm in ("flipped", "deflate"):
-        middle = len(server.content) // 2
-        flipped = bytes([server.content[middle] ^ 255])
-        server.content = (
-            server.content[:middle] + flipped + server.content[middle + 1 :]
-        )
-    elif harm == "other content":
-        server.content = archive(a=noise[:-1] + b"?")
-    else:
-        server.content = archive(b=noise)
-    with pytest.raises(ValueError, match="does not hold folder/a as published"):
+    with pytest.raises(
+        ValueError, match="does not hold folder/a as published.*one.zip.rejected; call"
+    ):
         locate(wanted)
     assert names(cache) == ["one.zip.rejected"]
+    server.content = archive(a=noise)
+    assert locate(wanted).read_bytes() == noise
+
+
+def test_a_full_disk_keeps_the_archive_and_nothing_else(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: io.BytesIO, target: io.BytesIO, length: int) -> None:
+        target.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.content = archive(a=CONTENT)
+    wanted = published(server.url("one.zip"))._replace(member="folder/a")
+    with monkeypatch.context() as patched:
+        patched.setattr(download.shutil, "copyfileobj", full)
+        with pytest.raises(OSError, match="one.zip: .*No space left.*is kept") as error:
+            locate(wanted)
+    assert error.type is OSError
+    assert names(cache) == ["one.zip"]
+    assert locate(wanted).read_bytes() == CONTENT
+    assert names(cache) == ["file.bin"] and len(server.asked) == 1
 
 
 def test_the_table_of_files_is_complete() -> None:

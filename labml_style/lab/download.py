@@ -2,13 +2,16 @@
 
 `FILES` is what is known about each file. `locate` is what `labml_style.streams` calls:
 it looks in the reader's folder, then in the cache, then downloads. `fetch` is the
-download alone: it resumes.
+download alone: it resumes, and of several processes that want the same file one
+receives it while the others wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import threading
@@ -17,10 +20,15 @@ import urllib.error
 import urllib.request
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "FILES",
@@ -33,8 +41,10 @@ __all__ = [
     "verify",
 ]
 
+T = TypeVar("T")
+
 BLOCK = 1 << 16
-"""Bytes read at a time."""
+"""Bytes read at a time, at most."""
 
 STALL = 30.0
 """Seconds without a byte after which a download counts as interrupted."""
@@ -164,8 +174,67 @@ def set_aside(path: Path) -> Path:
 
     Returns:
         Where it lies now.
+
+    Raises:
+        OSError: it cannot be renamed, as in a folder that is read-only.
     """
     return path.replace(path.with_name(path.name + ".rejected"))
+
+
+def _refuse(path: Path) -> str:
+    """Set a file aside and say where it lies, or why it cannot be moved."""
+    try:
+        return f"It is kept as {set_aside(path)}"
+    except OSError as error:
+        return f"It cannot be moved aside ({error}): remove it"
+
+
+def _there(path: Path, check: Callable[[Path], None]) -> bool:
+    """Say whether an accepted file is there; set a refused one aside, and warn."""
+    if not path.is_file():
+        return False
+    try:
+        check(path)
+    except ValueError as error:
+        said = f"{error}. {_refuse(path)}"
+        if path.exists():
+            raise ValueError(said) from error
+        warnings.warn(said, stacklevel=3)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _alone(path: Path, deadline: float | None) -> Iterator[None]:
+    """Hold `NAME.lock`, so that one process at a time works on `path`.
+
+    The empty lock file stays: were it removed, a process that waits for the old one
+    and a process that makes a new one would both go on. Where no lock can be had
+    (Windows, some network disks, a read-only folder) the work is done without.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as opened:
+        lock = None
+        with contextlib.suppress(OSError):
+            lock = opened.enter_context(path.with_name(path.name + ".lock").open("w"))
+        while lock is not None and not _locked(lock):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"another process is still at work on {path}")
+            time.sleep(0.05)
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Try to lock a file, until it is closed; False where another process holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk without locks
+        pass
+    return True
 
 
 def fetch(
@@ -180,11 +249,14 @@ def fetch(
 
     Bytes go to `NAME.part`. The file appears under its own name, in one step, after
     it is complete and `check` accepts it, so a file under that name is always whole.
-    A server that ignores the request for a range is read from the start.
+    A server that ignores the request for a range is read from the start. Of several
+    processes that fetch the same file, one receives it; the others wait and find it.
 
     Args:
         url: `http:`, `https:` or `file:`.
-        path: where the file will be. Its folder is made.
+        path: where the file will be. Its folder is made. A file that is there and
+            that `check` accepts is returned as it is; one it refuses is renamed to
+            `NAME.rejected`, with a warning, and fetched again.
         seconds: give up after this time; None waits as long as bytes arrive.
         progress: draw a progress bar.
         check: is given the complete file before it gets its name.
@@ -195,14 +267,31 @@ def fetch(
     Raises:
         OSError: no connection, or it broke off. The part stays, for the next call.
         TimeoutError: (an `OSError`) `seconds` have passed. The part stays.
-        ValueError: `check` refused the file. It is renamed to `NAME.rejected`.
+        ValueError: `check` refused the file. It is renamed to `NAME.rejected`; where
+            it cannot be, the message says why.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = _deadline(seconds)
+    with _alone(path, deadline):
+        return _fetch(url, path, deadline, progress, check)
+
+
+def _deadline(seconds: float | None) -> float | None:
+    """Return the time on the monotonic clock when `seconds` have passed."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _fetch(
+    url: str,
+    path: Path,
+    deadline: float | None,
+    progress: bool,
+    check: Callable[[Path], None],
+) -> Path:
+    """Fetch, while the caller holds the lock of `path`."""
+    if _there(path, check):
+        return path
     part = path.with_name(path.name + ".part")
-    if seconds is None:
-        _receive(url, part, None, progress)
-    else:
-        _receive_within(url, part, seconds, progress)
+    _receive(url, part, deadline, progress)
     try:
         check(part)
     except ValueError as error:
@@ -211,23 +300,30 @@ def fetch(
     return part.replace(path)
 
 
-def _receive_within(url: str, part: Path, seconds: float, progress: bool) -> None:
-    """Receive in a thread: looking up a host name cannot be interrupted."""
-    failures: list[Exception] = []
+def _within(
+    url: str, deadline: float | None, call: Callable[..., T], *args: object
+) -> T:
+    """Call, but give up at the deadline.
+
+    The call is made in a thread, because looking up a host name cannot be interrupted.
+    A thread that is given up may wake up late. It only talks to the network: files are
+    written by the caller, so a late answer changes none.
+    """
+    if deadline is None:
+        return call(*args)
+    answer: Future[T] = Future()
 
     def work() -> None:
         try:
-            _receive(url, part, time.monotonic() + seconds, progress)
+            answer.set_result(call(*args))
         except Exception as error:
-            failures.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds + 0.5)
-    if thread.is_alive():
-        raise TimeoutError(f"{url} did not arrive within {seconds:g} seconds")
-    if failures:
-        raise failures[0]
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return answer.result(max(deadline - time.monotonic(), 0))
+    except TimeoutError:
+        raise TimeoutError(f"{url} did not arrive in time") from None
 
 
 def _receive(url: str, part: Path, deadline: float | None, progress: bool) -> None:
@@ -236,19 +332,18 @@ def _receive(url: str, part: Path, deadline: float | None, progress: bool) -> No
     request = urllib.request.Request(url)
     if have:
         request.add_header("Range", f"bytes={have}-")
-    wait = STALL if deadline is None else max(deadline - time.monotonic(), 0.1)
     try:
-        with urllib.request.urlopen(request, timeout=wait) as response:
-            resumed = response.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
-            )
-            have = have if have and resumed else 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            with part.open("ab" if have else "wb") as file:
-                have = _copy(response, file, have, total, url, deadline, progress)
+        response = _within(url, deadline, urllib.request.urlopen, request, None, STALL)
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if have and resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if have else "wb") as file:
+            have = _copy(response, file, have, total, url, deadline, progress)
+        # Not closed after a timeout: that would wait for the thread that still reads.
+        response.close()
     except urllib.error.HTTPError as error:
-        if error.code != 416:
+        if error.code != 416 or not have:
             raise
         # Nothing lies beyond what is here: the part is whole, or not of this file.
         if error.headers.get("Content-Range", "") != f"bytes */{have}":
@@ -264,7 +359,7 @@ def _receive(url: str, part: Path, deadline: float | None, progress: bool) -> No
 
 
 def _copy(
-    source: IO[bytes],
+    source: io.BufferedIOBase,
     target: IO[bytes],
     have: int,
     total: int | None,
@@ -284,12 +379,11 @@ def _copy(
         leave=False,
         disable=not progress,
     ) as bar:
-        while block := source.read(BLOCK):
+        # `read` waits for a whole block; `read1` returns what has arrived.
+        while block := _within(url, deadline, source.read1, BLOCK):
             target.write(block)
             have += len(block)
             bar.update(len(block))
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{url} did not arrive in time")
     return have
 
 
@@ -301,13 +395,20 @@ def _unpack(archive: Path, wanted: PublishedFile, path: Path) -> None:
             with part.open("wb") as target:
                 shutil.copyfileobj(source, target, BLOCK)
         verify(part, wanted)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-        part.unlink(missing_ok=True)
+        part.replace(path)
+    except Exception as error:  # a damaged archive raises errors of many kinds
+        # An error of the system has a number; one of a decompressor has none.
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(
+                f"{wanted.member} cannot be unpacked from {archive}: {error}. The "
+                f"archive is kept: call again when {path.parent} has room"
+            ) from error
         raise ValueError(
             f"{archive} does not hold {wanted.member} as published: {error}. "
-            f"It is kept as {set_aside(archive)}"
+            f"{_refuse(archive)}; call again to fetch it anew"
         ) from error
-    part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def locate(wanted: PublishedFile, *, seconds: float | None = None) -> Path:
@@ -316,11 +417,13 @@ def locate(wanted: PublishedFile, *, seconds: float | None = None) -> Path:
     The reader's folder, `LABML_STYLE_DATA`, comes first. It belongs to the reader and
     may be read-only: a file in it that fails its check is refused and stays where it
     is. The cache is ours: what fails there is renamed to `NAME.rejected`, with a
-    warning, and fetched again. Nothing that failed a check is ever returned.
+    warning, and fetched again. Nothing that failed a check is ever returned. Several
+    processes may call at once: one downloads and unpacks, the others wait for it.
 
     Args:
         wanted: name, size, digest and address of the file.
-        seconds: give up a download after this time.
+        seconds: give up a download, and waiting for that of another process, after
+            this time; None waits.
 
     Returns:
         A path whose content passed `verify`.
@@ -329,7 +432,12 @@ def locate(wanted: PublishedFile, *, seconds: float | None = None) -> Path:
         ValueError: a file differs from what was published.
         FileNotFoundError: the file is nowhere and cannot be fetched; the message says
             which file to put where.
+        OSError: the disk has no room for what an archive holds.
     """
+
+    def check(path: Path) -> None:
+        verify(path, wanted)
+
     folder = data_folder()
     if folder is not None and (folder / wanted.name).is_file():
         try:
@@ -341,39 +449,43 @@ def locate(wanted: PublishedFile, *, seconds: float | None = None) -> Path:
             ) from error
         return folder / wanted.name
     path = cache_folder() / wanted.name
-    if path.is_file():
-        try:
-            verify(path, wanted)
-            return path
-        except ValueError as error:
-            warnings.warn(f"{error}. Kept as {set_aside(path)}", stacklevel=2)
+    # A good file needs no lock, so that a cache may be read-only.
+    with contextlib.suppress(OSError, ValueError):
+        check(path)
+        return path
     size = f"{wanted.size:,} bytes" if wanted.size is not None else ""
     known = ", ".join(filter(None, [size, wanted.digest]))
     where = f"Put it ({known}) at {(folder or cache_folder()) / wanted.name}" + (
         "" if folder else ", or set LABML_STYLE_DATA to a folder that holds it"
     )
     if not wanted.url:
+        _there(path, check)
         raise FileNotFoundError(f"{wanted.name} is not here. {where}")
-    try:
-        if not wanted.member:
-            return fetch(
+    archive = path.with_name(wanted.url.rsplit("/", 1)[-1])
+    target = archive if wanted.member else path
+    deadline = _deadline(seconds)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_alone(target, deadline))
+            if _there(path, check):
+                return path
+            _fetch(
                 wanted.url,
-                path,
-                seconds=seconds,
-                check=lambda part: verify(part, wanted),
+                target,
+                deadline,
+                progress=True,
+                check=(lambda archive: None) if wanted.member else check,
             )
-        archive = path.with_name(wanted.url.rsplit("/", 1)[-1])
-        if not archive.is_file():
-            fetch(wanted.url, archive, seconds=seconds)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{wanted.name} is not here, and {wanted.url} cannot be fetched: {error}. "
-            + where
-        ) from error
-    # All that the archive holds is unpacked at once, so that it need not be kept.
-    for member in {wanted, *FILES.values()}:
-        there = cache_folder() / member.name
-        if member.url == wanted.url and not there.is_file():
-            _unpack(archive, member, there)
-    archive.unlink()
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{wanted.name} is not here, and {wanted.url} cannot be fetched: "
+                f"{error}. {where}"
+            ) from error
+        if wanted.member:
+            # All that the archive holds is unpacked, so that it need not be kept.
+            for member in {wanted, *FILES.values()}:
+                there = cache_folder() / member.name
+                if member.url == wanted.url and not there.is_file():
+                    _unpack(archive, member, there)
+            archive.unlink()
     return path
