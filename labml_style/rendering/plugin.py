@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tomllib
 from html import escape
 from pathlib import Path
@@ -41,6 +42,11 @@ from .bibliography import references_markdown
 from .book import Chapter, read_book
 from .page import arrange, boxes, split_notebook, toc
 from .rows import NotebookError
+
+# mkdocs-jupyter imports jsonschema, and that imports this package where it is present,
+# for a format no notebook uses. It compiles 39 grammars at import, which takes longer
+# than building a site.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 class LabmlStyleConfig(Config):
