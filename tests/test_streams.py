@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -143,15 +145,25 @@ def test_a_batch_keeps_the_contract() -> None:
         TextStream(torch.arange(50), 3, 8),
         TextStream(torch.arange(50), 2, 7),
         TextStream(torch.arange(49), 2, 8),
+        TextStream(torch.arange(1, 51), 2, 8),
         RandomCrops(torch.arange(50), 2, 8),
     ],
-    ids=["batch", "segment_length", "text", "class"],
+    ids=["batch", "segment_length", "length", "text", "class"],
 )
 def test_a_position_of_another_stream_is_refused(other: Stream) -> None:
     stream = TextStream(torch.arange(50), 2, 8)
     with pytest.raises(ValueError, match="belongs to another stream"):
         stream.load_state_dict(other.state_dict())
     assert stream.position == 0
+
+
+def test_the_digest_of_a_text_is_that_of_its_numbers() -> None:
+    text = torch.arange(3 << 20) % 251
+    state = RandomCrops(text.byte(), 2, 8).state_dict()
+    RandomCrops(text, 2, 8).load_state_dict(state)
+    text[-1] += 1
+    with pytest.raises(ValueError, match="digest"):
+        RandomCrops(text, 2, 8).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +183,16 @@ def test_impossible_lanes_are_refused(
 
 
 def test_random_crops_are_crops_and_always_reset() -> None:
-    stream = RandomCrops(torch.arange(100), 50, 8, steps=20, seed=1)
+    stream = RandomCrops(torch.arange(100), 50, 8, seed=1)
+    assert len(stream) == 1 and len(RandomCrops(torch.arange(100), 4, 8)) == 3
     starts = set()
-    for batch in stream:
+    for batch in map(stream.at, range(20)):
         assert batch.reset.all()
         assert batch.targets.equal(batch.tokens + 1)
         assert (batch.tokens.diff(dim=1) == 1).all()
         starts |= set(batch.tokens[:, 0].tolist())
     assert starts == set(range(92)), "every place where a crop and its target fit"
-    other = RandomCrops(torch.arange(100), 50, 8, steps=20, seed=2)
+    other = RandomCrops(torch.arange(100), 50, 8, seed=2)
     assert not equal(stream.at(0), other.at(0))
     assert not equal(stream.at(0), stream.at(20)), "a new epoch draws anew"
     with pytest.raises(ValueError, match="8 tokens for crops of 8"):
@@ -288,7 +301,7 @@ def test_without_memory_the_first_position_is_a_bigram() -> None:
     stream = TextStream(TEXT, 2, 8)
     high = score(CountingModel(TEXT, order=4), stream, 0)
     low = score(CountingModel(TEXT, order=1), stream, 0)
-    first = high.position == 0
+    first = high.column == 0
     assert high.bits[first].equal(low.bits[first])
     assert high.bits[~first].mean() < low.bits[~first].mean()
 
@@ -317,29 +330,37 @@ def sample(stream: Any, number: int) -> tuple[Tensor, Tensor]:
     return torch.cat([p.tokens for p in parts], dim=1), parts[-1].targets[:, -1]
 
 
-@given(st.integers(1, 4), st.integers(0, 60), st.integers(1, 30), st.integers(0, 5))
+@given(st.integers(1, 4), st.integers(1, 60), st.integers(1, 30), st.integers(0, 5))
 def test_recall_lies_at_its_distance(
-    pairs: int, more: int, length: int, number: int
+    pairs: int, distance: int, length: int, number: int
 ) -> None:
-    distance = 2 * pairs - 1 + more
     stream = RecallStream(distance, length, batch=40, samples=9, pairs=pairs)
     tokens, answers = sample(stream, number)
-    asked = tokens[:, -1]
-    assert tokens[:, -1 - distance].equal(answers)
-    assert tokens[:, -2 - distance].equal(asked)
-    assert ((tokens == asked[:, None]).sum(1) == 2).all(), "told once, asked once"
-    assert (asked < 8).all() and (answers >= 8).all() and (answers < 16).all()
-    assert (((tokens < 16) & (tokens >= 8)).sum(1) == pairs).all(), "one value a pair"
-    assert len(tokens[0]) - length < distance + 2 * pairs <= len(tokens[0])
+    end = tokens.shape[1] - distance
+    block = tokens[:, end - 2 * pairs : end].view(40, pairs, 2)
+    keys, values = block.unbind(2)
+    assert (keys < 8).all() and (values >= 8).all() and (values < 16).all()
+    assert (keys.sort(1).values.diff() > 0).all(), "keys differ"
+    assert (values.sort(1).values.diff() > 0).all(), "values differ"
+    asked = keys == tokens[:, -1:]
+    assert (asked.sum(1) == 1).all() and values[asked].equal(answers)
+    noise = torch.cat([tokens[:, : end - 2 * pairs], tokens[:, end:-1]], dim=1)
+    assert (noise >= 16).all(), "each pair is told once"
+    assert 0 <= end - 2 * pairs < length, "no more segments than needed"
 
 
-def test_the_place_of_a_pair_does_not_tell_whether_it_is_asked() -> None:
-    stream = RecallStream(20, 32, batch=3000, samples=1, pairs=3)
-    tokens, _ = sample(stream, 0)
-    is_key = tokens[:, :-1] < 8
-    first = is_key.int().argmax(1)
-    slot = (len(tokens[0]) - 2 - 20 - first) // 2
-    assert slot.bincount().tolist() == pytest.approx([1000] * 3, abs=120)
+def test_recall_is_not_answered_without_the_key() -> None:
+    stream = RecallStream(20, 16, batch=6000, samples=1, pairs=3)
+    tokens, answers = sample(stream, 0)
+    copied = (tokens == answers[:, None]).double().mean(0)
+    values = torch.tensor([-25, -23, -21])
+    error = 4 * math.sqrt(1 / 3 * 2 / 3 / 6000)
+    assert copied[values].tolist() == pytest.approx([1 / 3] * 3, abs=error)
+    assert copied.max() < 1 / 3 + error
+    one_value = answers.bincount(minlength=16)[8:].double() / 6000
+    assert one_value.tolist() == pytest.approx([1 / 8] * 8, abs=error)
+    seen = tokens[:, values].mode(1).values
+    assert (seen == answers).double().mean() < 1 / 3 + error, "nor by the commonest"
 
 
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 8), st.integers(0, 5))
@@ -354,7 +375,9 @@ def test_facts_are_told_once_in_the_first_segment(
     assert told.gather(1, spot)[:, 0].equal(asked)
     assert told.gather(1, spot + 1)[:, 0].equal(answers)
     assert ((told < 4).sum(1) == facts).all()
-    assert (((told >= 4) & (told < 10)).sum(1) == facts).all()
+    for low, high in ((0, 4), (4, 10)):
+        own = told[(told >= low) & (told < high)].view(40, facts)
+        assert (own.sort(1).values.diff() > 0).all(), "subjects and places differ"
     assert (tokens[:, length:-1] >= 10).all(), "nothing but noise in between"
     assert tokens.shape[1] == (noise_segments + 2) * length
 
@@ -379,8 +402,10 @@ def test_samples_differ_by_number_and_seed_and_resume() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: RecallStream(4, 8, 2, pairs=3), "distance is 4; expected 5"),
+        (lambda: RecallStream(0, 8, 2), "distance is 0; expected 1"),
         (lambda: RecallStream(9, 8, 2, pairs=9, keys=8), "keys is 8; expected 9"),
+        (lambda: RecallStream(9, 8, 2, pairs=3, values=2), "values is 2; expected 3"),
+        (lambda: FactsStream(1, 8, 2, facts=3, places=2), "places is 2; expected 3"),
         (lambda: RecallStream(9, 0, 2), "segment_length is 0"),
         (lambda: FactsStream(-1, 8, 2), "noise_segments is -1"),
         (lambda: FactsStream(1, 3, 2), "segment_length is 3; expected 4"),
@@ -399,6 +424,7 @@ def test_words_are_ranked_and_ties_are_alphabetical() -> None:
     words = WordVocabulary.from_text("b a b\nc a b\n\n")
     assert words.words == ["<eos>", "b", "a", "c", "<unk>"]
     assert words.encode("c x\n\n").tolist() == [3, 4, 0, 0]
+    assert words.encode(words.decode(torch.tensor([3, 1]))).tolist() == [3, 1, 0]
     assert WordVocabulary.from_text("b a b\nc a b\n", 1).words == [
         "b",
         "<unk>",
@@ -415,13 +441,14 @@ def test_decoded_words_encode_to_the_same_numbers(numbers: list[int]) -> None:
     assert words.encode(words.decode(closed)).equal(closed)
 
 
-def test_wikitext_counts_are_the_published_ones() -> None:
+@pytest.mark.parametrize(("split", "count"), [("valid", 217_646), ("test", 245_569)])
+def test_wikitext_counts_are_the_published_ones(split: str, count: int) -> None:
     folder = download.data_folder()
-    if folder is None or not (folder / "wikitext-2-valid.txt").is_file():
-        pytest.skip("wikitext-2-valid.txt is not in LABML_STYLE_DATA")
-    text = load_split("wikitext-2", "valid").numpy().tobytes().decode()
+    if folder is None or not (folder / f"wikitext-2-{split}.txt").is_file():
+        pytest.skip(f"wikitext-2-{split}.txt is not in LABML_STYLE_DATA")
+    text = load_split("wikitext-2", split).numpy().tobytes().decode()
     words = WordVocabulary.from_text(text)
-    assert len(words.encode(text)) == 217_646
+    assert len(words.encode(text)) == count
 
 
 # Corpora
@@ -517,20 +544,15 @@ def test_the_demo_says_which_text_it_took(
         demo_corpus()
 
 
-def test_the_demo_does_not_wait_for_a_dead_network(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import time
-
-    def stuck(*args: object) -> None:
-        time.sleep(5)
-
-    file = download.FILES["tiny-shakespeare"]
-    download.FILES["tiny-shakespeare"] = file._replace(url="http://127.0.0.1:1/x")
-    monkeypatch.setattr(download, "_receive", stuck)
-    began = time.monotonic()
-    assert demo_corpus(seconds=0.1).name == "python-docs"
-    assert time.monotonic() - began < 3
+def test_the_demo_does_not_wait_for_a_dead_network(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        file = download.FILES["tiny-shakespeare"]
+        url = f"http://127.0.0.1:{port}/x"
+        download.FILES["tiny-shakespeare"] = file._replace(url=url)
+        began = time.monotonic()
+        assert demo_corpus(seconds=0.3).name == "python-docs"
+        assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("name", ["tiny-shakespeare", "enwik8-4mb"])
@@ -558,3 +580,29 @@ def test_every_public_name_is_documented() -> None:
     for name, value in vars(streams).items():
         if getattr(value, "__module__", "") == streams.__name__ and name[0] != "_":
             assert value.__doc__, name
+
+
+def test_counting_takes_any_integer_type() -> None:
+    text = torch.randint(0, 256, (300,), generator=torch.Generator().manual_seed(0))
+    model = CountingModel(text, order=3)
+    given = text[:13].reshape(1, 13), text[3:13].reshape(1, 10)
+    known = torch.full((1, 10), 3)
+    exact = model.bits(*given, known)
+    for kind in (torch.uint8, torch.int32):
+        assert model.bits(given[0].to(kind), given[1].to(kind), known).equal(exact)
+
+
+def test_too_little_text_to_count_in_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 tokens for order 3"):
+        CountingModel(torch.arange(3), order=3)
+
+
+def test_a_negative_position_is_refused() -> None:
+    stream = TextStream(torch.arange(100), 2, 8)
+    state = stream.state_dict() | {"position": -1}
+    with pytest.raises(ValueError, match="position is -1; expected 0 or more"):
+        stream.load_state_dict(state)
+
+
+def test_no_words_are_no_numbers() -> None:
+    assert WordVocabulary.from_text("a b").encode("").dtype == torch.int64
