@@ -89,6 +89,16 @@ from torch import Tensor
 # published about it: Tiny Shakespeare with the checksums of TensorFlow Datasets,
 # enwik8 with its author's page, WikiText with GluonNLP. For the first 4,000,000 bytes
 # of enwik8 no digest is published: size and first bytes are all that is checked.
+#
+# | name | what | test part |
+# | --- | --- | --- |
+# | `tiny-shakespeare` | 1,115,394 bytes | last 5 % |
+# | `enwik8` | 100 MB of Wikipedia | last 5 MB |
+# | `enwik8-4mb` | its first 4 MB | last 0.2 MB |
+# | `wikitext-2`, `wikitext-103` | words | own file |
+# | `python-docs` | help texts of Python | last 5 % |
+#
+# Where test is cut from the end, valid is as long and stands before it.
 
 
 # %%
