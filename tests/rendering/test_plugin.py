@@ -47,6 +47,15 @@ def shake(hand: int) -> int:
 '''
 
 
+MOVED = {
+    "old-name": "Stone.fall",
+    "old-row": "Stone.fall--row",
+    "old-equation": "eq-1",
+    "old-box": "deviation-the-air-is-left-out",
+    "Stone": "Stone",
+}
+
+
 def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
     for name in ("docs", "notebooks", "stones"):
         (folder / name).mkdir(parents=True)
@@ -59,7 +68,7 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
     (folder / "docs/deviations.md").write_text("# Deviations\n\n<!-- deviations -->\n")
     (folder / "docs/references.md").write_text("# References\n\n<!-- references -->\n")
     (folder / "docs/references.bib").write_text(BIB)
-    moved = {"moved": {"stone": {"old-name": "Stone.fall"}}, "published": {}}
+    moved = {"moved": {"stone": MOVED}, "published": {}}
     (folder / "docs/anchors.json").write_text(json.dumps(moved))
     (folder / "stones/tools.py").write_text(TOOLS)
     (folder / "stones/stone.py").write_text("# the module\n")
@@ -134,9 +143,16 @@ def test_markdown_links_are_rewritten(built: Path) -> None:
 
 
 def test_a_moved_anchor_still_stands(built: Path) -> None:
-    following = page(built, "stone").select_one("#old-name + h4")
+    stone = page(built, "stone")
+    following = stone.select_one("#old-name + h4")
     assert following is not None
     assert following["id"] == "Stone.fall"
+    for old, new in MOVED.items():
+        assert len(stone.find_all(id=old)) == 1, old
+        if old not in ("old-name", new):
+            row = stone.select_one(f"#{old} + .lit-row")
+            assert row is not None
+            assert row["id"] == new or row.find(id=new) is not None
 
 
 def test_downloads_are_the_files_themselves(built: Path) -> None:
