@@ -225,6 +225,7 @@ class _Scope:
         self.names = set(names)
         self.types: dict[str, Type | None] = {}
         self.imports: dict[str, tuple[str, str]] = {}
+        self.owner: str = parent.owner if parent else ""  # class of the method
 
 
 class _Walker(ast.NodeVisitor):
@@ -306,8 +307,8 @@ class _Walker(ast.NodeVisitor):
                     return Type(
                         "iterable", elements=(Type("iterable", elements=kinds),)
                     )
-                if inner == "super" or inner == "type":
-                    return None
+            if isinstance(node.func, ast.Name) and node.func.id == "super":
+                return self.parent()
             kind = self.infer(node.func)
             if kind is None:
                 return None
@@ -349,6 +350,13 @@ class _Walker(ast.NodeVisitor):
         self.scope = self.scope.parent or self.scope
         return kind
 
+    def parent(self) -> Type | None:
+        """What `super()` stands for: the first base class that the index knows."""
+        node = self.module.nodes.get(self.scope.owner)
+        bases = node.bases if isinstance(node, ast.ClassDef) else []
+        kinds = (self.index.annotation(self.module, base) for base in bases)
+        return next((kind for kind in kinds if kind), None)
+
     def returned(self, kind: Type) -> Type | None:
         """What a function of the package returns, by its annotation."""
         found = self.index.node(kind.module, kind.name)
@@ -382,7 +390,10 @@ class _Walker(ast.NodeVisitor):
             if name in scope.imports:
                 return self.named(*scope.imports[name])
             if name in scope.names:
-                return None, scope.types.get(name)
+                kind = scope.types.get(name)
+                if kind is not None and kind.kind == "class":  # `cls`
+                    return self.index.find(kind.module, kind.name), kind
+                return None, kind
             scope = scope.parent
         target = self.module.targets.get(name)
         if target is not None and target.definition.kind != "constant":
@@ -527,11 +538,13 @@ class _Walker(ast.NodeVisitor):
             if kind is not None:
                 inner.types[parameter.arg] = kind
         decorators = {ast.unparse(d) for d in node.decorator_list}
-        if self.owner and self.scope.parent is None and parameters:
+        if self.owner and self.scope.parent is None:
+            inner.owner = self.owner.rstrip(".")
+        if inner.owner and self.scope.parent is None and parameters:
             if "staticmethod" not in decorators:
                 how = "class" if "classmethod" in decorators else "instance"
-                owner = self.owner.rstrip(".")
-                inner.types[parameters[0].arg] = Type(how, self.module.name, owner)
+                itself = Type(how, self.module.name, inner.owner)
+                inner.types[parameters[0].arg] = itself
         before = self.owner
         self.scope, self.owner = inner, ""
         for statement in node.body:

@@ -203,6 +203,9 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             for source in {chapter.source, self._module(chapter)}:
                 if source.exists():
                     (folder / source.name).write_bytes(source.read_bytes())
+            # The template's indentation is a kilobyte; it has no <pre> before the page.
+            head, mark, rest = output.partition('<div class="lit"')
+            output = re.sub(r"\n\s+", "\n", head) + mark + rest
         return output
 
 

@@ -132,6 +132,15 @@ def links(source: str) -> list[str]:
             ["find -> find"] * 2,
         ),
         (
+            "from pack.base import Stone\nclass D(Stone):\n"
+            "    def fall(self):\n        return super().fall(1)",
+            ["Stone -> Stone"] * 2 + ["fall -> Stone.fall"],
+        ),
+        (
+            "class D:\n    @classmethod\n    def new(cls):\n        return cls()",
+            ["cls -> D"],
+        ),
+        (
             "def late():\n    return early()\n\ndef early():\n    return 1",
             ["early -> early"],
         ),
