@@ -13,7 +13,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .rows import Definition, definitions, parse
+from .rows import Definition, parse
 
 
 @dataclass(frozen=True)
@@ -611,4 +611,4 @@ def references(index: Index, name: str, cells: list[str]) -> list[list[Reference
     return result
 
 
-__all__ = ["Index", "Reference", "Target", "definitions", "references"]
+__all__ = ["Index", "Reference", "Target", "references"]

@@ -280,8 +280,9 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
         for d in definitions(tree, headings)
         if d.kind not in ("field", "constant")
     }
-    docs = {first: (end, text) for first, end, text, _ in _documented(tree, source)}
-    documented = {first_line(node) for *_, node in _documented(tree, source)}
+    found = list(_documented(tree, source))
+    docs = {first: (end, text) for first, end, text, _ in found}
+    documented = {first_line(node) for *_, node in found}
     top = {line for line, d in known.items() if "." not in d.name}
     starts = top | documented | set(blocks)
     for before, node in zip(tree.body, tree.body[1:], strict=False):
