@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,10 +95,13 @@ class Probe(ast.NodeTransformer):
         return node
 
 
-def run(chapter: Chapter) -> set[Place]:
+def run(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> set[Place]:
     """Execute a chapter; the places whose object is ours: cell, line, column."""
     seen: set[Place] = set()
-    space: dict[str, Any] = {"__name__": chapter.module}
+    # A dataclass looks its module up by name.
+    module = types.ModuleType(chapter.module)
+    monkeypatch.setitem(sys.modules, chapter.module, module)
+    space: dict[str, Any] = module.__dict__
     later: list[tuple[int, Probe]] = []
     flags = __future__.annotations.compiler_flag
 
@@ -142,7 +146,7 @@ def test_names_of_ours_are_links(
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("LABML_STYLE_QUICK", "1")
     monkeypatch.chdir(tmp_path)
-    seen = run(chapter)
+    seen = run(chapter, monkeypatch)
     linked = {
         (cell, reference.line, reference.column)
         for cell, found in chapter.references.items()

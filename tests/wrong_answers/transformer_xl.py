@@ -1,0 +1,45 @@
+"""For each exercise of `transformer_xl` an answer that looks right and is not."""
+
+ANSWERS = {
+    # Layers times memory: right only where the memory is whole segments.
+    "reach": """
+def reach(layers, segment_length, memory_length, index):
+    return layers * memory_length + index
+""",
+    # Counts one vector for a token, where a cache holds a key and a value.
+    "costs": """
+def costs(config, batch, element_size):
+    vector = batch * config.layers * config.d_model * element_size
+    return config.memory_length * vector, config.memory_length + 1
+""",
+    # With a length of 0 the slice keeps everything.
+    "remember": """
+def remember(memory, states, length):
+    return torch.cat([memory, states.detach()], dim=1)[:, -length:]
+""",
+    # The factor scales the whole sum: at the start nothing passes at all.
+    "ReZero": """
+class ReZero(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.before = nn.Identity()
+        self.factor = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, y):
+        return self.factor * (x + y)
+""",
+    # Starts in the middle of a segment: the borders move, and so does what is known.
+    "continue_prompt": """
+def continue_prompt(model, prompt, count):
+    length, memory, made = model.config.segment_length, None, []
+    for segment in prompt[:, :-1].split(length, dim=1):
+        if segment.shape[1]:
+            memory = model(segment, memory).memory
+    state, token = model.start(memory, len(prompt)), prompt[:, -1:]
+    for _ in range(count):
+        logits, state = model.step(token, state)
+        token = logits.argmax(-1)
+        made.append(token)
+    return torch.cat(made, dim=1)
+""",
+}
