@@ -1,0 +1,311 @@
+"""How long a Transformer-XL takes, against the products it cannot do without.
+
+    make bench            # on the CPU, and on a GPU where there is one
+
+Each time is the median of 7 rounds. In a round every model takes its turn, one untimed
+step and one timed one, so that a busy machine slows all of them alike. Compare the
+ratios, not the milliseconds.
+
+The bound counts the floating-point operations of the matrix products alone, of a
+segment's own scores only the causal half, and divides them by the rate of the best of
+30 products (2048 x 256)(256 x 1024) in the same process, spread over the rounds.
+Softmax, norms, the shift, the optimizer and all overhead are free in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from labml_style.transformer_xl import Memory, TransformerXL, TransformerXLConfig
+
+BATCH = 8
+CONFIG = TransformerXLConfig(
+    vocabulary=256,
+    d_model=256,
+    layers=4,
+    heads=4,
+    d_ff=1024,
+    segment_length=128,
+    memory_length=128,
+)
+ROUNDS = 7
+TOKENS = 64
+
+
+class Encoder(nn.Module):
+    """A plain causal Transformer of the same size, from PyTorch's own layers."""
+
+    def __init__(self, config: TransformerXLConfig) -> None:
+        super().__init__()
+        width, time = config.d_model, config.segment_length
+        layer = nn.TransformerEncoderLayer(
+            width, config.heads, config.d_ff, dropout=0.0, batch_first=True
+        )
+        self.table = nn.Embedding(config.vocabulary, width)
+        self.places = nn.Parameter(torch.zeros(time, width))
+        self.layers = nn.TransformerEncoder(
+            layer, config.layers, enable_nested_tensor=False
+        )
+        self.head = nn.Linear(width, config.vocabulary)
+        mask = nn.Transformer.generate_square_subsequent_mask(time)
+        self.register_buffer("mask", mask)
+
+    def forward(self, tokens: Tensor, memory: None = None) -> tuple[Tensor, None]:
+        x = self.table(tokens) + self.places
+        return self.head(self.layers(x, mask=self.mask, is_causal=True)), None
+
+
+class DecoderLayer(nn.Module):
+    """A layer that decodes with a key-value cache and knows no relative positions."""
+
+    def __init__(self, config: TransformerXLConfig) -> None:
+        super().__init__()
+        width = config.d_model
+        self.heads = config.heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.inner = nn.Linear(width, config.d_ff)
+        self.outer = nn.Linear(config.d_ff, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, n: int) -> Tensor:
+        one = self.qkv(x).view(len(x), 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, keys[:, :, n - 1 : n], values[:, :, n - 1 : n] = one
+        attend = nn.functional.scaled_dot_product_attention
+        read = attend(query, keys[:, :, :n], values[:, :, :n])
+        x = self.norms[0](x + self.out(read.transpose(1, 2).flatten(2)))
+        return self.norms[1](x + self.outer(nn.functional.relu(self.inner(x))))
+
+
+class Decoder(nn.Module):
+    """A plain decoder of the same size; its cache holds `room` keys."""
+
+    def __init__(self, config: TransformerXLConfig, room: int) -> None:
+        super().__init__()
+        self.config, self.room = config, room
+        self.table = nn.Embedding(config.vocabulary, config.d_model)
+        self.places = nn.Parameter(torch.zeros(room, config.d_model))
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.head = nn.Linear(config.d_model, config.vocabulary)
+
+    @torch.inference_mode()
+    def decode(self, held: int, tokens: int) -> None:
+        config = self.config
+        shape = config.layers, 1, config.heads, self.room
+        keys = torch.zeros(*shape, config.d_model // config.heads)
+        values = torch.zeros_like(keys)
+        token = torch.zeros(1, 1, dtype=torch.int64)
+        for n in range(held, held + tokens):
+            x = self.table(token) + self.places[n]
+            for i, layer in enumerate(self.layers):
+                x = layer(x, keys[i], values[i], n + 1)
+            token = self.head(x).argmax(-1)
+
+
+def operations(
+    config: TransformerXLConfig, batch: int, memory: bool
+) -> tuple[float, float]:
+    """Return the operations of all matrix products: forward, and a training step."""
+    b, t, d = batch, config.segment_length, config.d_model
+    m = config.memory_length if memory else 0
+    products = 2 if not memory else 3  # keys and values, and positions
+    layer: float = 4 * b * t * d * d + 4 * b * (t + m) * d * d
+    layer += 4 * b * t * d * config.d_ff
+    layer += 2 * (t + m) * d * d if memory else 0
+    layer += 2 * products * b * t * (m + (t + 1) / 2) * d
+    forward = config.layers * layer + 2 * b * t * d * config.vocabulary
+    # The memory needs no gradient, so its keys and values are two products, not three.
+    return forward, 3 * forward - config.layers * 4 * b * m * d * d
+
+
+def product_rates(count: int) -> list[float]:
+    """Return operations per second of each of `count` products of float32."""
+    a, b = torch.randn(2048, 256), torch.randn(256, 1024)
+    return [2 * 2048 * 256 * 1024 / seconds(lambda: a @ b) for _ in range(count)]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def full_memory(config: TransformerXLConfig, batch: int, device: str) -> Memory:
+    shape = config.layers, batch, config.memory_length, config.d_model
+    return Memory(torch.randn(shape, device=device).unbind())
+
+
+class Arm:
+    """A model with what it needs to take a training step or an evaluation."""
+
+    def __init__(self, name: str, device: str = "cpu", batch: int = BATCH) -> None:
+        torch.manual_seed(0)
+        self.name, with_memory = name, name == "Transformer-XL"
+        self.device = device
+        self.model = (TransformerXL if with_memory else Encoder)(CONFIG).to(device)
+        self.memory = full_memory(CONFIG, batch, device) if with_memory else None
+        self.bound = operations(CONFIG, batch, with_memory)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
+        shape = 2, batch, CONFIG.segment_length
+        text = torch.randint(CONFIG.vocabulary, shape, device=device)
+        self.tokens, self.targets = text
+
+    def evaluate(self) -> None:
+        self.model.eval()
+        with torch.no_grad():
+            self.memory = self.model(self.tokens, self.memory)[1]
+
+    def train(self) -> None:
+        self.model.train()
+        half = self.device == "cuda"
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+            logits, self.memory = self.model(self.tokens, self.memory)[:2]
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), self.targets.flatten()
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+ARMS = ("Transformer-XL", "nn.TransformerEncoder")
+
+
+def peak(name: str) -> float:
+    """Return how much a few training steps add to a fresh process, in MB."""
+    run = [sys.executable, __file__, "--peak", name]
+    return float(subprocess.run(run, check=True, capture_output=True).stdout)
+
+
+def print_peak(name: str) -> None:
+    idle = peak_memory()
+    arm = Arm(name)
+    for _ in range(3):
+        arm.train()
+    print(peak_memory() - idle)
+
+
+def peak_memory() -> float:
+    """Return the most memory this process has held, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # On Linux ru_maxrss begins with that of the parent.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def bench_steps() -> None:
+    rates = product_rates(2)
+    arms = [Arm(name) for name in ARMS]
+    runs = {(a.name, m): getattr(a, m) for a in arms for m in ("train", "evaluate")}
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for _ in range(ROUNDS):
+        rates += product_rates(4)
+        for key, run in runs.items():
+            run()
+            taken[key].append(seconds(run))
+    rate = max(rates)
+    sizes = {k: v for k, v in asdict(CONFIG).items() if isinstance(v, int)}
+    print(f"best product {rate / 1e9:.0f} GFLOP/s; batch {BATCH}; {sizes}")
+    print(f"{'':24}{'train':>9}{'bound':>8}{'ratio':>7}{'eval':>9}{'bound':>8}", end="")
+    print(f"{'ratio':>7}{'tokens/s':>10}{'peak':>9}")
+    for arm in arms:
+        line = f"{arm.name:24}"
+        for mode, bound in zip(("evaluate", "train"), arm.bound, strict=True):
+            took, least = statistics.median(taken[arm.name, mode]), bound / rate
+            cell = f"{took * 1e3:6.1f} ms{least * 1e3:5.1f} ms{took / least:7.2f}"
+            line = line[:24] + cell + line[24:]
+        speed = (
+            BATCH * CONFIG.segment_length / statistics.median(taken[arm.name, "train"])
+        )
+        print(line + f"{speed:10.0f}{peak(arm.name):6.0f} MB")
+
+
+def bench_decoding() -> None:
+    held = CONFIG.memory_length
+    xl = TransformerXL(CONFIG).eval()
+    memory = full_memory(CONFIG, 1, "cpu")
+    plain = Decoder(CONFIG, held + CONFIG.segment_length).eval()
+
+    def with_memory() -> None:
+        state = xl.start(memory)
+        token = torch.zeros(1, 1, dtype=torch.int64)
+        for _ in range(TOKENS):
+            logits, state = xl.step(token, state)
+            token = logits.argmax(-1)
+
+    runs: dict[str, Callable[[], None]] = {
+        "Transformer-XL": with_memory,
+        "plain decoder": lambda: plain.decode(held, TOKENS),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            run()
+            taken[name].append(seconds(run))
+    middle = {name: statistics.median(times) for name, times in taken.items()}
+    print(f"\ndecoding {TOKENS} tokens, batch 1, {held} keys at the start")
+    for name, took in middle.items():
+        ratio = took / middle["plain decoder"]
+        print(f"{name:24}{took * 1e3:6.1f} ms{ratio:7.2f} of the plain decoder")
+
+
+def bench_gpu(batch: int = 256, rounds: int = ROUNDS) -> None:
+    """Measure bfloat16 training on a GPU, with and without torch.compile."""
+    if not torch.cuda.is_available():
+        print("\nno GPU: bfloat16 and torch.compile are not measured")
+        return
+
+    def timed(run: Callable[[], object]) -> float:
+        def whole() -> None:
+            run()
+            torch.cuda.synchronize()
+
+        whole()
+        return seconds(whole)
+
+    square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    rate = max(2 * 8192**3 / timed(lambda: square @ square) for _ in range(30))
+    name = torch.cuda.get_device_name()
+    print(f"\n{name}, bfloat16, batch {batch}, best product {rate / 1e12:.0f} TFLOP/s")
+    for compiled in (False, True):
+        arm = Arm("Transformer-XL", "cuda", batch)
+        if compiled:
+            arm.model.compile()
+        for _ in range(3):
+            arm.train()
+        took = statistics.median(timed(arm.train) for _ in range(rounds))
+        share = arm.bound[1] / rate / took
+        speed = batch * CONFIG.segment_length / took
+        form = "torch.compile" if compiled else "eager"
+        print(
+            f"{form:24}{took * 1e3:6.1f} ms{speed:12.0f} tokens/s{share:7.1%} of peak"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peak", choices=ARMS, help="print peak memory of one model")
+    asked = parser.parse_args().peak
+    torch.set_num_threads(2)
+    if asked:
+        print_peak(asked)
+        return
+    bench_steps()
+    bench_decoding()
+    bench_gpu()
+
+
+if __name__ == "__main__":
+    main()
