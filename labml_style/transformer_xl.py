@@ -56,14 +56,14 @@
 # %% [markdown]
 # ## What does a cut past cost?
 #
-# A text does not fit into one call, so it is cut into segments, and the first token of
-# each is guessed from nothing but itself. The counting model of
+# A text does not fit into one call, so it is cut into segments, and the second byte of
+# each is guessed from the first alone. The counting model of
 # [streams](streams.ipynb#what-does-a-border-cost) needs no training to show the price:
-# bits for the byte after the first of a segment, with a past and without.
+# bits for that byte, with a past and without.
 
 # %% tags=["active-ipynb"]
 # import os
-# from itertools import combinations, product
+# from itertools import product
 # from unittest import TestCase
 #
 # from labml_style import streams
@@ -74,15 +74,15 @@
 # without, carried = (streams.score(counting, lanes, m) for m in (0, 32))
 # for name, s in (("no past", without), ("past of 32", carried)):
 #     first, mean = s.bits[s.column == 0].mean(), s.bits.mean()
-#     print(f"{name:10} first byte {first:.2f}, mean {mean:.2f} bits")
+#     print(f"{name:10} after 1 byte {first:.2f}, mean {mean:.2f} bits")
 # at_first = without.column == 0
 # assert without.bits[at_first].mean() > carried.bits[at_first].mean() + 1
 
 # %% [markdown]
 # One cure is to slide a window by one token and compute all of it again for every
-# guess. It does the same work once for each token of the window: the paper measures up
-# to 1,874 times the time of its own evaluation (Table 9). Transformer-XL keeps what was
-# computed. On sentences in random order, where nothing
+# guess. It does the same work once for each token of the window: at an attention length
+# of 3,800 the paper measures 1,874 times the time of its own evaluation (Table 9).
+# Transformer-XL keeps what was computed. On sentences in random order, where nothing
 # far away helps, that alone takes perplexity from 27.1 to 25.2
 # ([Dai and others](../docs/references.md#dai2019transformerxl), Table 7).
 #
@@ -154,10 +154,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, time, d_model]` to the same."""
-        # In place on rows: in place on a view, autograd would copy all of it first.
-        hidden = self.inner(x.flatten(0, -2)).relu_()
-        hidden = self.dropout(hidden) if self.training else hidden
-        return self.outer(hidden).view_as(x)
+        hidden = self.inner(x).relu()
+        return self.outer(self.dropout(hidden) if self.training else hidden)
 
 
 # %% [markdown]
@@ -284,9 +282,10 @@ class TransformerXLConfig(AttentionConfig):
             ("segment_length", 1),
             ("memory_length", 0),
         ):
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}; expected {least} or more"
+                    f"{name} is {value}; expected {least} or more, in whole"
                 )
 
 
@@ -296,12 +295,8 @@ class TransformerXLConfig(AttentionConfig):
 # %% tags=["active-ipynb"]
 # sizes = dict(vocabulary=20, d_model=16, heads=2, d_ff=32)
 # base = TransformerXLConfig(**sizes, layers=2, segment_length=4, memory_length=4)
-# for wrong in (dict(memory_length=-1), dict(d_model=18, heads=4)):
-#     with TestCase().assertRaises(ValueError) as refused:
-#         replace(base, **wrong)
-#     print(refused.exception)
 # with TestCase().assertRaises(ValueError) as refused:
-#     build("labml_style.transformer_xl:PreNrm", base)
+#     replace(base, memory_length=-1)
 # print(refused.exception)
 
 # %% [markdown]
@@ -361,7 +356,7 @@ class Layer(nn.Module):
             x: `[batch, 1, d_model]`.
             keys: `[batch, heads, n, d_head]`; the last is written here.
             values: the same.
-            positions: `[heads, room, d_head]` with room >= n, or None.
+            positions: `[heads, n, d_head]`, or None.
             empty: `[batch]` int64 or None.
 
         Returns:
@@ -369,8 +364,6 @@ class Layer(nn.Module):
         """
         query, key, value = self.attention.project(self.after_attention.before(x))
         keys[:, :, -1:], values[:, :, -1:] = key, value
-        if positions is not None:
-            positions = positions[:, positions.shape[1] - keys.shape[2] :]
         read = self.attention.step(query, keys, values, positions, empty)
         return self.finish(x, read)
 
@@ -449,7 +442,8 @@ class Memory(NamedTuple):
         held = torch.zeros_like(mask, dtype=torch.int64)
         held = held if self.empty is None else self.empty
 
-        # Empty slots get no weight, but no weight of infinity is not nothing.
+        # An empty slot has weight 0, but 0 times infinity is nan: what overflowed in
+        # the old text must not reach the new one.
         states = tuple(s.masked_fill(mask[:, None, None], 0) for s in self.states)
         return Memory(states, held.masked_fill(mask, slots))
 
@@ -457,6 +451,14 @@ class Memory(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of all states."""
         return sum(s.numel() * s.element_size() for s in self.states)
+
+
+def forget(empty: Tensor | None, gone: int) -> Tensor | None:
+    """Return `empty` when the `gone` oldest slots have left; None if all are full."""
+    if empty is None:
+        return None
+    empty = (empty - gone).clamp(min=0)
+    return empty if torch.compiler.is_compiling() or empty.any() else None
 
 
 class Output(NamedTuple):
@@ -478,7 +480,7 @@ class Output(NamedTuple):
 #
 # While weights do not change, keys and values do not either. Decoding keeps those
 # instead of the states. The buffers have room for memory and segment, and a step
-# writes into them: copying them for each token would cost more than the step itself.
+# writes into them.
 
 
 # %%
@@ -491,17 +493,19 @@ class State(NamedTuple):
     Attributes:
         keys: `[layers, batch, heads, room, d_head]`, the first `held` are in use.
         values: the same.
-        positions: for each layer what its attention has for distances room - 1 to 0.
+        positions: `[layers, heads, room, d_head]`, what the attention of each layer has
+            for the distances room - 1, ..., 0, or None.
         empty: `[batch]` int64 or None, as in `Memory`.
         held: keys in use.
         time: tokens of the segment so far.
         total: tokens since the start.
-        latest: the same of the newest state that shares these buffers.
+        latest: `total` of the newest state that shares these buffers, in a list so
+            that all of them see it.
     """
 
     keys: Tensor
     values: Tensor
-    positions: tuple[Tensor | None, ...]
+    positions: Tensor | None
     empty: Tensor | None
     held: int
     time: int
@@ -518,10 +522,8 @@ class State(NamedTuple):
 # %% [markdown]
 # ## The model
 #
-# Embedding, layers, head. `forward` runs a segment, `remember` is equation (4),
-# `start`, `step` and `turn` decode, `with_lengths` changes how much is kept. What does
-# not fit is refused before it is computed, because wrong memories often have right
-# shapes.
+# What does not fit is refused before it is computed. A foreign memory of the right
+# shape is not noticed; see [Pitfalls](#pitfalls).
 
 
 # %%
@@ -566,9 +568,13 @@ class TransformerXL(nn.Module):
             if memory is None:
                 x = layer(x, None)
             else:
-                x = layer(x, memory.states[i], memory.empty)
+                x = layer(x, self.cut(memory.states[i]), memory.empty)
         logits = self.head(self.dropout(self.last(x)))
         return Output(logits, self.remember(memory, states), {})
+
+    def cut(self, states: Tensor) -> Tensor:
+        """Stop the gradient: SG in equation (1), for what is read and what is kept."""
+        return states.detach()
 
     def remember(self, memory: Memory | None, states: list[Tensor]) -> Memory:
         """Append the inputs of the layers, cut from the graph, and keep the newest.
@@ -587,15 +593,14 @@ class TransformerXL(nn.Module):
         # What is kept is counted and cut from the left: `[-length:]` would keep
         # everything for a length of 0.
         kept = min(held + time, self.config.memory_length)
-        if empty is not None:
-            empty = (empty - (held + time - kept)).clamp(min=0)
-            empty = empty if empty.any() else None
+        empty = forget(empty, held + time - kept)
 
         # Slices of the old and the new are joined, not the whole and then cut: what is
         # kept would otherwise hold on to what is dropped.
-        new = [state.detach()[:, max(time - kept, 0) :] for state in states]
+        kind = self.head.weight.dtype
+        new = [self.cut(s).to(kind)[:, max(time - kept, 0) :] for s in states]
         if memory is not None and kept > time:
-            old = [state[:, held + time - kept :] for state in memory.states]
+            old = [self.cut(s)[:, held + time - kept :] for s in memory.states]
             new = [torch.cat(pair, dim=1) for pair in zip(old, new, strict=True)]
         elif kept < time:
             new = [state.clone() for state in new]
@@ -616,10 +621,8 @@ class TransformerXL(nn.Module):
             ValueError: neither memory nor batch is given, or they differ.
         """
         if memory is not None:
+            self.check_memory(memory, batch)
             lanes, held = memory.states[0].shape[:2]
-            if batch not in (None, lanes):
-                raise ValueError(f"batch is {batch}; the memory has {lanes} lanes")
-            self.check_memory(memory, lanes)
         elif batch is None or batch < 1:
             raise ValueError(f"batch is {batch}; without a memory give 1 or more")
         else:
@@ -638,11 +641,14 @@ class TransformerXL(nn.Module):
             positions.append(layer.attention.positions(room))
         keys, values = (torch.stack(one) for one in zip(*pairs, strict=True))
         empty = None if memory is None else memory.empty
-        return State(keys, values, tuple(positions), empty, held, 0, 0, [0])
+        rows = [row for row in positions if row is not None]
+        places = torch.stack(rows) if rows else None
+        return State(keys, values, places, empty, held, 0, 0, [0])
 
-    @torch.inference_mode()
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Decode one token; the same logits as `forward`, segment borders included.
+        """Decode one token, in evaluation mode; the same logits as `forward`.
+
+        Segment borders fall where they fall for `forward`.
 
         Args:
             token: `[batch, 1]` int64.
@@ -652,9 +658,10 @@ class TransformerXL(nn.Module):
             Logits `[batch, 1, vocabulary]` and the next state.
 
         Raises:
-            ValueError: the token does not fit, or the state was continued already.
+            ValueError: the token does not fit, or the state was continued already, or
+                it belongs to another model.
         """
-        lanes = state.keys.shape[1]
+        layers, lanes, _, room, _ = state.keys.shape
         if token.shape != (lanes, 1):
             raise ValueError(
                 f"token has shape {list(token.shape)}; expected [{lanes}, 1], one for "
@@ -666,24 +673,29 @@ class TransformerXL(nn.Module):
                 f"state is of step {state.total}, and its buffers are at step "
                 f"{state.latest[0]}: a state continues once; clone() it before"
             )
-        # A border comes before the first token of a segment, not after the last one:
-        # a state at the end of a segment has not dropped anything yet.
-        if state.time == self.config.segment_length:
-            state = self.turn(state)
-        n, room = state.held + 1, state.keys.shape[3]
-        if n > room:
+        border = state.time == self.config.segment_length
+        n = (min(state.held, self.config.memory_length) if border else state.held) + 1
+        if layers != len(self.layers) or n > room:
             raise ValueError(
-                f"state has room for {room} keys, and this is number {n}: the model's "
-                "lengths differ from those it was started with; start again"
+                f"state has {layers} layers and room for {room} keys, and this is "
+                f"number {n} for {len(self.layers)} layers: start again with this model"
             )
-        x = self.embedding(token, state.time)
-        layer: Layer
-        for i, layer in enumerate(self.layers):
-            keys, values = state.keys[i, :, :, :n], state.values[i, :, :, :n]
-            x = layer.step(x, keys, values, state.positions[i], state.empty)
+        # From here on the buffers change: a step that is interrupted is not repeated.
         state.latest[0] += 1
+        layer: Layer
+        with torch.inference_mode():
+            # A border comes before the first token of a segment, not after the last
+            # one: a state at the end of a segment has not dropped anything yet.
+            state = self.turn(state) if border else state
+            x = self.embedding(token, state.time)
+            keys, values = state.keys[:, :, :, :n], state.values[:, :, :, :n]
+            rows: Any = state.positions
+            rows = [None] * layers if rows is None else rows[:, :, room - n :]
+            for layer, k, v, r in zip(self.layers, keys, values, rows, strict=True):
+                x = layer.step(x, k, v, r, state.empty)
+            logits = self.head(self.last(x))
         state = state._replace(held=n, time=state.time + 1, total=state.total + 1)
-        return self.head(self.last(x)), state
+        return logits.clone(), state
 
     def turn(self, state: State) -> State:
         """Begin the next segment: of the keys and values the newest are memory.
@@ -694,18 +706,13 @@ class TransformerXL(nn.Module):
         gone = state.held - kept
         for buffer in (state.keys, state.values):
             buffer[:, :, :, :kept] = buffer[:, :, :, gone : state.held].clone()
-        empty = state.empty
-        if empty is not None:
-            empty = (empty - gone).clamp(min=0)
-            empty = empty if empty.any() else None
+        empty = forget(state.empty, gone)
         return state._replace(empty=empty, held=kept, time=0)
 
     def with_lengths(
         self, *, segment_length: int | None = None, memory_length: int | None = None
     ) -> TransformerXL:
         """Return this model with other lengths; the parameters are shared.
-
-        So is the mode of the parts: `eval` on one is `eval` on both.
 
         So is the mode of the parts: `eval` on one is `eval` on both.
 
@@ -742,7 +749,7 @@ class TransformerXL(nn.Module):
                 f"tokens are on {tokens.device}, the model on {weight.device}"
             )
         # Looking at values makes a GPU wait; a compiled model leaves this out.
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or tokens.is_meta):
             least, most = (int(x) for x in tokens.aminmax())
             if least < 0 or most >= config.vocabulary:
                 raise ValueError(
@@ -752,24 +759,32 @@ class TransformerXL(nn.Module):
         if memory is not None:
             self.check_memory(memory, len(tokens))
 
-    def check_memory(self, memory: Memory, batch: int) -> None:
+    def check_memory(self, memory: Memory, batch: int | None) -> None:
         """Raise a `ValueError` where a memory is not of this model and batch."""
         weight, width = self.head.weight, self.config.d_model
         if len(memory.states) != len(self.layers):
             raise ValueError(
                 f"memory has {len(memory.states)} layers, the model {len(self.layers)}"
             )
-        if memory.empty is not None and memory.empty.shape != (batch,):
+        first = memory.states[0]
+        lanes, slots = first.shape[:2] if first.ndim == 3 else (0, 0)
+        batch = lanes if batch is None else batch
+        empty = memory.empty
+        if empty is not None and (empty.shape, empty.dtype) != ((batch,), torch.int64):
             raise ValueError(
-                f"memory's empty has shape {list(memory.empty.shape)}; expected "
-                f"[{batch}], one number for each lane"
+                f"memory's empty is {empty.dtype} of shape {list(empty.shape)}; "
+                f"expected torch.int64 of shape [{batch}], one number for each lane"
+            )
+        if empty is not None and empty.device != weight.device:
+            raise ValueError(
+                f"empty is on {empty.device}, the model on {weight.device}"
             )
         for state in memory.states:
-            if state.ndim != 3 or (state.shape[0], state.shape[2]) != (batch, width):
+            if state.shape != (batch, slots, width):
                 raise ValueError(
                     f"memory has shape {list(state.shape)}; expected [{batch}, slots, "
-                    f"{width}] for a batch of {batch} and d_model {width}; a new batch "
-                    "starts with memory None"
+                    f"{width}] for a batch of {batch} and d_model {width}, in all "
+                    "layers alike; a new batch starts with memory None"
                 )
             if (state.dtype, state.device) != (weight.dtype, weight.device):
                 raise ValueError(
@@ -780,6 +795,9 @@ class TransformerXL(nn.Module):
 
 def initialise(module: nn.Module) -> None:
     """Draw the weights of linear maps and embeddings from N(0, 0.02), biases zero.
+
+    It runs when all parts are built. A part that starts otherwise keeps its start in
+    parameters of its own, as `u` and `v` are.
 
     Source: the official code's defaults.
     """
@@ -851,9 +869,6 @@ def initialise(module: nn.Module) -> None:
 # gap = (logits - plain.head(x)).abs().max().item()
 # print(f"{memory.nbytes} bytes kept, largest difference {gap:.0e}")
 # assert memory.nbytes == 0 and gap < 1e-10
-# relative = make(memory_length=0)
-# after = relative(tokens[:, 4:8], relative(tokens[:, :4]).memory).logits
-# assert after.equal(relative(tokens[:, 4:8]).logits), "each segment is alone"
 
 # %% [markdown]
 # ## When is a memory the same as a longer segment?
@@ -907,9 +922,11 @@ def initialise(module: nn.Module) -> None:
 # assert not any(state.requires_grad for state in before.memory.states)
 # model(late, before.memory).logits.square().sum().backward()
 # rows_of = model.embedding.table.weight.grad.norm(dim=1)
-# print(f"gradient of late tokens {rows_of[10:].sum():.1e}, of early ones", end=" ")
-# print(f"{rows_of[:10].sum():.1e}")
 # assert rows_of[:10].eq(0).all() and rows_of[late.unique()].gt(0).all()
+# open_ = make()
+# open_.cut = lambda states: states
+# open_(late, open_(early).memory).logits.square().sum().backward()
+# assert open_.embedding.table.weight.grad[early.unique()].norm(dim=1).gt(0).all()
 
 # %% [markdown]
 # Not at the weights: keys and values of the past are products with today's weights,
@@ -927,9 +944,11 @@ def initialise(module: nn.Module) -> None:
 #     [gradient] = torch.autograd.grad(logits.square().sum(), weight)
 #     found.append((logits, gradient[16:]))  # the rows of keys and values
 # (logits, gradient), (same, less) = found
-# share = ((gradient - less).norm() / gradient.norm()).item()
-# print(f"{share:.0%} of the gradient of keys and values comes through memory")
-# assert logits.equal(same) and share > 0.01
+# print("layer 0, by how much of its length the gradient moves without memory's part")
+# for part, rows in (("keys", slice(16)), ("values", slice(16, 32))):
+#     apart = ((gradient - less)[rows].norm() / gradient[rows].norm()).item()
+#     print(f"{part}: {apart:.0%}")
+#     assert logits.equal(same) and apart > 0.01
 
 # %% [markdown]
 # ## Can a token see the future?
@@ -978,8 +997,8 @@ def initialise(module: nn.Module) -> None:
 #     for n in range(4):
 #         role = ["C1" if mark else RULE for mark in moved[n]]
 #         axes.bar(range(1, far + 1), 0.8, 0.8, bottom=n + 0.6, color=role)
-#     axes.step([0.5, 4.5, 8.5, 12.5, 16.5], [0.5, 0.5, 1.5, 2.5, 3.5], color="C0")
-#     axes.plot([16.5, 16.5], [3.5, 4.5], color="C0")
+#     stairs = [0.5, 4.5, 8.5, 12.5, 16.5, 16.5], [0.5, 0.5, 1.5, 2.5, 3.5, 4.5]
+#     axes.step(*stairs, color="C0")
 #     axes.text(16.5, 4.7, "layers × slots", color="C0", ha="center")
 #     axes.set(xlabel="tokens back from the first of a segment", ylabel="layer")
 #     axes.set(xlim=(0, 21), ylim=(0.3, 5.2), yticks=[1, 2, 3, 4])
@@ -998,38 +1017,19 @@ def initialise(module: nn.Module) -> None:
 # The product is not the whole truth where $n_m$ is no multiple of $n_s$: then the
 # oldest slot stands in the middle of its segment and has seen more. The first exercise
 # asks for the exact number.
-#
-# ## Do the layers start out different?
-#
-# They are built one by one, so each draws its own weights. Layers copied from one
-# another start equal and differ only by what they are given.
-
-# %% tags=["active-ipynb"]
-# fresh = TransformerXL(replace(base, layers=3)).layers
-# copied = [copy.deepcopy(fresh[0]) for _ in range(3)]
-# for name, stack in (("built", fresh), ("copied", copied)):
-#     equal = [
-#         a.equal(b)
-#         for one, two in combinations(stack, 2)
-#         for a, b in zip(one.parameters(), two.parameters(), strict=True)
-#         if a.ndim > 1
-#     ]
-#     print(f"{name:6} {sum(equal)} of {len(equal)} pairs of weights are equal")
-#     assert all(equal) == any(equal) == (name == "copied")
 
 # %% [markdown]
 # ## What is refused?
 #
-# Memory of another batch, type, device or model, tokens outside the vocabulary, too
-# many of them, or of another type. The messages name what was given and what was
-# expected.
+# Memory of another batch, type, device or model, tokens outside the vocabulary or too
+# many of them. The messages name what was given and what was expected.
 
 # %% tags=["active-ipynb"]
 # model = TransformerXL(base)
 # tokens = torch.randint(20, (3, 12))
 # good, memory = tokens[:, :4], model(tokens[:, 4:8]).memory
-# wide = Memory(tuple(states.double() for states in memory.states))
-# away = Memory(tuple(states.to(torch.device("meta")) for states in memory.states))
+# changed = torch.float64, torch.device("meta")
+# wide, away = (Memory(tuple(s.to(x) for s in memory.states)) for x in changed)
 # for given in (
 #     (good[:2], memory),
 #     (good, wide),
@@ -1037,7 +1037,6 @@ def initialise(module: nn.Module) -> None:
 #     (good, Memory(memory.states[:1])),
 #     (good + 7, memory),
 #     (tokens[:, :5], memory),
-#     (good.int(), memory),
 # ):
 #     with TestCase().assertRaises(ValueError) as refused:
 #         model(*given)
@@ -1068,8 +1067,8 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb"]
 # text = torch.randint(20, (3, 18))
-# for slots in (0, 2, 4, 7):
-#     model = make(memory_length=slots)
+# for slots, residual in product((0, 2, 4, 7), (PostNorm, PreNorm)):
+#     model = make(memory_length=slots, residual=residual)
 #     start = memory = model(good).memory.reset(mask)
 #     passes, steps, state = [], [], model.start(start)
 #     for segment in text.split(4, dim=1):
@@ -1079,7 +1078,7 @@ def initialise(module: nn.Module) -> None:
 #         logits, state = model.step(token, state)
 #         steps.append(logits)
 #     gap = (torch.cat(passes, dim=1) - torch.cat(steps, dim=1)).abs().max().item()
-#     print(f"{slots} slots: largest difference {gap:.0e}")
+#     print(f"{slots} slots {gap:.0e}", end=", ")
 #     assert gap < 1e-10
 
 # %% [markdown]
@@ -1110,30 +1109,31 @@ def initialise(module: nn.Module) -> None:
 # %% tags=["active-ipynb"]
 # model = TransformerXL(base)
 # longer = model.with_lengths(memory_length=9)
-# saved = TransformerXL(replace(base, memory_length=100))
-# saved.load_state_dict(model.state_dict())
+# TransformerXL(replace(base, memory_length=99)).load_state_dict(model.state_dict())
 # pairs = zip(model.parameters(), longer.parameters(), strict=True)
 # assert all(a is b for a, b in pairs), "shared, not copied"
 # memory = None
 # for segment in tokens.split(4, dim=1):
 #     memory = longer(segment, memory).memory
 # slots = model.config.memory_length, memory.states[0].shape[1]
-# print("slots of the model and of its other view:", *slots)
-# assert slots == (4, 9)
-# shapes = [p.shape for p in model.parameters()]
-# assert shapes == [p.shape for p in saved.parameters()]
+# assert slots == (4, 9), "of the model and of its other view"
 
 # %% [markdown]
 # ## Does it learn to use the memory?
 #
-# A task whose answer lies a known distance back: among noise stands one pair of a key
-# and a value, and [12 tokens later](streams.ipynb#RecallStream) the key comes again.
-# With segments of 8 the value is in an earlier one. Three arms, three seeds each:
-# distance 12 with 8 slots and with none, and distance 20 with 8 slots, within what (5)
-# allows to two layers. Chance is one in eight.
+# A task whose answer lies segments back, as in
+# [Bulatov and others](../docs/references.md#bulatov2022recurrent): among noise stands
+# one pair of a key and a value, and [12 tokens later](streams.ipynb#RecallStream) the
+# key comes again. With segments of 8 the value is in an earlier one. With one pair the
+# key decides nothing: the model has only to find the one value of the past. That is
+# what is asked here: does anything arrive? Binding a key to its value is for a later
+# chapter.
 #
-# The loop is a plain one. The stream says which lanes begin anew. A segment without a
-# scored target builds no graph: no gradient would come back to it.
+# Three arms: distance 12 with no slots and with 8, and distance 20 with 8, within what
+# (5) allows to two layers. Seeds 0 to 2 draw weights and samples; the nine runs take
+# about 15 seconds on two cores. Expect the second arm to solve the task and the others
+# to guess, one in eight. A segment without a scored target builds no graph: no gradient
+# would come back to it.
 
 # %% tags=["active-ipynb"]
 # steps = 5 if os.environ.get("LABML_STYLE_QUICK") else 250
@@ -1164,8 +1164,9 @@ def initialise(module: nn.Module) -> None:
 #     curves[distance, slots, seed] = right
 
 # %% [markdown]
-# Accuracy over the last 50 steps, for each seed. With the memory the task is solved;
-# without, and beyond a single look, it stays at chance.
+# Accuracy over the last 50 steps, for each seed. With the memory the task is solved. It
+# stays at chance without, and where the value lies beyond a single look: beyond the
+# slots and the segment that the last token itself reads.
 
 # %% tags=["active-ipynb"]
 # for distance, slots in ((12, 0), (12, 8), (20, 8)):
@@ -1175,16 +1176,29 @@ def initialise(module: nn.Module) -> None:
 #         assert min(ends) > 0.95 if (distance, slots) == (12, 8) else max(ends) < 0.25
 
 # %% [markdown]
+# Ask for another key, one that the past does not hold, and the value is found as well.
+
+# %% tags=["active-ipynb"]
+# model, hits = models[12, 8, 0], []
+# first, last = streams.RecallStream(12, 8, 256, 1, pairs=1, seed=9)
+# memory, other = model(first.tokens).memory, last.tokens.clone()
+# other[:, -1] = (other[:, -1] + 1) % 8
+# for asked in (last.tokens, other):
+#     guess = model(asked, memory).logits[:, -1].argmax(-1)
+#     hits.append((guess == last.targets[:, -1]).double().mean().item())
+# print("its own key {:.3f}, another {:.3f}".format(*hits))
+# assert steps < 250 or hits[0] == hits[1] > 0.95
+
+# %% [markdown]
 # The third arm is the small print of (5), which says what *can* arrive. To carry the
 # value on, a state of the middle segment would have to pick it up for a question that
-# comes later, and the gradient that could ask for it stops at the border. Here nothing
-# does it by chance either.
+# comes later, and the gradient that could ask for it stops at the border.
 #
 # ## The same weights, other memories
 #
 # The models of the second arm never saw more than 8 slots. The last token of a segment
-# is at distance $n_s - 1$ from its first, so the value is in reach of a single look up
-# to distance $n_s - 1 + n_m$. There the accuracy falls, and at no other place.
+# is at distance $n_s - 1$ from its first, so a single look reaches to distance
+# $n_s - 1 + n_m$. There the accuracy falls, and at no other place.
 
 # %% tags=["active-ipynb", "figure"]
 # far = [3, 7, 8, 11, 15, 16, 20, 23, 24, 31, 39, 40, 47]
@@ -1247,7 +1261,7 @@ def initialise(module: nn.Module) -> None:
 # %% tags=["active-ipynb"]
 # model = TransformerXL(base)
 # memory = model(good).memory
-# assert len(memory.states) == len(model.layers) == 2
+# assert len(memory.states) == 2
 # assert memory.states[0].equal(model.embedding(good)), "inputs: the first is h^0"
 
 # %% [markdown]
@@ -1266,9 +1280,9 @@ def initialise(module: nn.Module) -> None:
 #     assert (holes > 0.3) == mode
 
 # %% [markdown]
-# > **Deviation.** The head has its own weights and a bias. The official code ties them
-# > to the embedding, and for words uses an adaptive embedding and softmax (section
-# > 4.1); both are left out. For 256 bytes a second table is small; for words it is not.
+# > **Deviation.** The head has its own weights, and a bias. The official code ties the
+# > weights to the embedding, and for words uses an adaptive embedding and softmax
+# > (section 4.1). For 256 bytes a second table is small; for words it is not.
 #
 # > **Deviation.** Weights of linear maps and embeddings are drawn from N(0, 0.02) and
 # > biases are 0, as in the official code. The gains of the norms start at 1; there they
@@ -1276,30 +1290,21 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb"]
 # model = TransformerXL(replace(base, vocabulary=256, d_model=64))
-# print(f"embedding {model.embedding.table.weight.std():.4f}", end=", ")
-# print(f"head {model.head.weight.std():.4f}")
-# assert abs(model.embedding.table.weight.std() - 0.02) < 0.001
+# for part in (model.embedding.table, model.head):
+#     assert abs(part.weight.std() - 0.02) < 0.001
 # assert model.head.weight is not model.embedding.table.weight
+# assert model.head.bias is not None
 # assert model.layers[0].after_attention.norm.weight.eq(1).all()
 
 # %% [markdown]
 # > **Deviation.** In one segment the last token reads more than the first, as in
-# > training. The official evaluation can mask this away (`same_length`), so that all
-# > read equally many; that is not here. A call may bring fewer tokens than a segment.
-# > In `step` the border comes after `segment_length` tokens, and there the memory falls
-# > back to its newest slots, as it does between two calls of `forward`.
-
-# %% tags=["active-ipynb"]
-# model = TransformerXL(base)
-# state, read = model.start(batch=3), []
-# for token in torch.randint(20, (3, 12)).split(1, dim=1):
-#     _, state = model.step(token, state)
-#     read.append(state.held)
-# print("keys read by each token:", *read)
-# assert read == [1, 2, 3, 4] + 2 * [5, 6, 7, 8]
+# > training. The official evaluation can mask this away (`same_length`); that is not
+# > here. In `step` the memory falls back to its newest slots after `segment_length`
+# > tokens, as it does between two calls of `forward`
+# > ([checked above](#is-a-step-the-same-as-a-pass)).
 
 # %% [markdown]
-# ## Pitfalls seen in public code
+# ## Pitfalls
 #
 # > **Pitfall.** Swapped lengths. The official `_update_mems` takes the segment's
 # > length, then the memory's, and is called with memory first. Without an extended
@@ -1331,10 +1336,8 @@ def initialise(module: nn.Module) -> None:
 # %% [markdown]
 # > **Pitfall.** Keys and values cached while training. They are products with weights
 # > that the optimizer has changed since. States age too, but they are projected anew.
-# > With the projections detached, the past teaches these weights nothing, as measured
-# > [above](#where-does-the-gradient-stop). `start` is for evaluation: it stops the
-# > gradient, and what it returns is out of date after a step of the optimizer. Check:
-# > begin to decode, train one step, decode on.
+# > `start` is for evaluation: what it returns is out of date after a step of the
+# > optimizer. Check: begin to decode, train one step, decode on.
 
 # %% tags=["active-ipynb"]
 # model = make()
@@ -1350,14 +1353,22 @@ def initialise(module: nn.Module) -> None:
 
 # %% [markdown]
 # > **Pitfall.** Layers copied from one. labml's `clone_module_list` deep-copies a
-# > layer, so that all start equal. Check: no two layers share a value, as
-# > [above](#do-the-layers-start-out-different).
-#
+# > layer, so that all start equal and differ only by what they are given. Check: no two
+# > layers share a weight.
+
+# %% tags=["active-ipynb"]
+# one, two = TransformerXL(base).layers
+# for name, other in (("built", two), ("copied", copy.deepcopy(one))):
+#     pairs = zip(one.parameters(), other.parameters(), strict=True)
+#     equal = [a.equal(b) for a, b in pairs if a.ndim > 1]
+#     assert all(equal) == any(equal) == (name == "copied")
+
+# %% [markdown]
 # > **Pitfall.** Somebody else's memory: validation read with training's, or training
 # > resumed with validation's, or lanes in another order. The shapes agree. Check: bring
 # > a memory of your own to each run.
 # > [Streams](streams.ipynb#pitfalls-seen-in-public-code) measures what a foreign past
-# > costs, and what random crops leave in a memory: little or nothing.
+# > costs.
 
 # %% tags=["active-ipynb"]
 # with torch.no_grad():
@@ -1366,8 +1377,7 @@ def initialise(module: nn.Module) -> None:
 #     swapped = Memory(tuple(states.flip(0) for states in memory.states))
 #     foreign = model(good, swapped).logits
 # change = (own - foreign).abs().amax(dim=(1, 2))
-# print("lanes in another order move the logits by", *(f"{x:.1f}" for x in change))
-# assert (change > 0.1).tolist() == [True, False, True], "the middle one stays"
+# assert (change > 1e-3).tolist() == [True, False, True], "the middle one stays"
 
 # %% [markdown]
 # ## Exercises
@@ -1399,12 +1409,14 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
-#     for depth, n, m in ((1, 4, 4), (3, 4, 4), (2, 2, 6), (3, 4, 2), (2, 4, 6)):
-#         sizes = dict(vocabulary=9, d_model=4, heads=1, d_ff=4, layers=depth)
+#     torch.manual_seed(0)
+#     cases = (1, 4, 4), (3, 4, 4), (2, 2, 6), (3, 4, 2), (2, 4, 6)
+#     for depth, n, m in (*cases, (2, 4, 3), (3, 4, 5), (2, 4, 0)):
+#         sizes = dict(vocabulary=9, d_model=16, heads=1, d_ff=16, layers=depth)
 #         config = TransformerXLConfig(**sizes, segment_length=n, memory_length=m)
-#         model, total = TransformerXL(config).double(), 24
+#         model, total = TransformerXL(config).double(), 48
 #         for parameter in model.parameters():
-#             parameter.data.normal_()
+#             parameter.data.normal_(std=0.3)
 #         text = torch.randint(9, (1, total)).expand(total, -1)
 #         other = (text + torch.eye(total, dtype=torch.int64)) % 9
 #         memories = [None, None]
@@ -1442,13 +1454,13 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
-#     for depth, m, kind in ((2, 6, torch.float64), (3, 5, torch.float32)):
-#         sizes = dict(vocabulary=9, d_model=4, heads=2, d_ff=4, layers=depth)
+#     for depth, d, m, kind in ((2, 4, 6, torch.float64), (3, 6, 5, torch.float32)):
+#         sizes = dict(vocabulary=9, d_model=d, heads=2, d_ff=4, layers=depth)
 #         config = TransformerXLConfig(**sizes, segment_length=8, memory_length=m)
 #         model = TransformerXL(config).to(kind)
 #         memory = model(torch.zeros(3, 8, dtype=torch.int64)).memory
 #         held, tokens = costs(config, 3, kind.itemsize)
-#         assert held == memory.nbytes
+#         assert held == memory.nbytes and type(tokens) is int
 #         each = 2 * model.start(batch=3).keys[:, :, :, 0].numel() * kind.itemsize
 #         assert (tokens - 1) * each <= held < tokens * each
 
@@ -1497,8 +1509,8 @@ def initialise(module: nn.Module) -> None:
 # ### Four: a part that starts as nothing
 #
 # Middle. Write a residual part with one learned factor for the sub-layer's output that
-# starts at 0, and no norm (ReZero,
-# [Bachlechner and others](https://arxiv.org/abs/2003.04887)). It must work as
+# starts at 0, and no norm
+# ([ReZero](../docs/references.md#bachlechner2020rezero)). It must work as
 # `residual=ReZero`.
 #
 # <details><summary>Hint</summary>
@@ -1527,8 +1539,12 @@ def initialise(module: nn.Module) -> None:
 #     factors = [p for p in model.layers.parameters() if p.numel() == 1]
 #     assert len(factors) == 6, "one for each part of each layer"
 #     assert all(p.grad.abs() > 0 for p in factors), "and it can leave zero"
-#     factors[0].data.fill_(1.0)
-#     assert not model(tokens).logits.equal(logits), "and then the part is there"
+#     part, x = model.layers[0].after_attention, torch.randn(2, 4, 4)
+#     y = torch.randn(2, 4, 4, requires_grad=True)
+#     next(part.parameters()).data.fill_(0.5)
+#     assert part(x, y).equal(x + 0.5 * y), "and then the part is there"
+#     part(x, y).sum().backward()
+#     assert y.grad.ne(0).all(), "and it is taught"
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
 # class ReZero(nn.Module):
@@ -1550,7 +1566,8 @@ def initialise(module: nn.Module) -> None:
 # <details><summary>Hint</summary>
 #
 # `start` begins a segment. After how many prompt tokens may it be called, and what if
-# nothing of the prompt is left to step through?
+# nothing of the prompt is left to step through? And `split` of an empty prefix gives
+# one empty segment.
 #
 # </details>
 
@@ -1567,30 +1584,36 @@ def initialise(module: nn.Module) -> None:
 #     model = TransformerXL(config).double()
 #     for parameter in model.parameters():
 #         parameter.data.normal_()
+#     calls = []  # `step` gives the embedding the time as well
+#     model.embedding.register_forward_hook(lambda _, a, y: calls.append(len(a)))
 #     for time in (1, 3, 4, 5, 8, 11):
 #         text = torch.randint(9, (3, time))
+#         calls.clear()
 #         made = continue_prompt(model, text, 7)
+#         whole, single = calls.count(1), calls.count(2)
 #         for _ in range(7):
 #             memory = None
 #             for segment in text.split(4, dim=1):
 #                 logits, memory, _ = model(segment, memory)
 #             text = torch.cat([text, logits[:, -1:].argmax(-1)], dim=1)
 #         assert made.equal(text[:, time:]), f"a prompt of {time}"
+#         assert whole in ((time - 1) // 4, time // 4), "whole segments by forward"
+#         assert single - (time - 4 * whole) in (6, 7), "the rest by step"
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
 # def continue_prompt(model, prompt, count):
-#     length, memory, made = model.config.segment_length, None, []
+#     length, memory = model.config.segment_length, None
 #     whole = (prompt.shape[1] - 1) // length * length
-#     for segment in prompt[:, :whole].split(length, dim=1) if whole else ():
-#         memory = model(segment, memory).memory
+#     for i in range(0, whole, length):
+#         memory = model(prompt[:, i : i + length], memory).memory
 #     state = model.start(memory, len(prompt))
-#     for token in prompt[:, whole:].split(1, dim=1):
-#         logits, state = model.step(token, state)
-#     for _ in range(count):
-#         made.append(logits.argmax(-1))
-#         if len(made) < count:
-#             logits, state = model.step(made[-1], state)
-#     return torch.cat(made, dim=1)
+#     text = [*prompt[:, whole:].split(1, dim=1)]
+#     given = len(text)
+#     for i in range(given + count - 1):
+#         logits, state = model.step(text[i], state)
+#         if i >= given - 1:
+#             text.append(logits.argmax(-1))
+#     return torch.cat(text[given:], dim=1)
 
 # %% [markdown]
 # ## References
@@ -1601,3 +1624,5 @@ def initialise(module: nn.Module) -> None:
 #   All You Need*: the feed-forward part, and the norm after each part.
 # - [Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), *Recurrent
 #   Memory Transformer*: tasks whose answer lies segments back.
+# - [Bachlechner and others 2020](../docs/references.md#bachlechner2020rezero), *ReZero
+#   is All You Need*: the fourth exercise.

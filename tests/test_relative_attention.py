@@ -323,6 +323,16 @@ def test_a_memory_is_the_start_of_a_longer_segment(kind: Any) -> None:
 
 
 @each_kind
+def test_cached_states_are_projected_as_those_of_the_segment(kind: Any) -> None:
+    attention, states = part(kind), normal(2, 5, 12)
+    query, keys, values = attention.project(states)
+    for one, other in zip(attention.recall(states), (keys, values), strict=True):
+        assert one.shape == (2, 3, 5, 4) and close(one, other)
+    for one in attention.queries(query):
+        assert one.shape == (2, 3, 5, 4)
+
+
+@each_kind
 def test_weights_sum_to_one_and_are_zero_in_the_future(kind: Any) -> None:
     attention, states = part(kind), normal(2, 7, 12)
     empty = torch.tensor([0, 2])

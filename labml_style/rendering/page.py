@@ -145,7 +145,7 @@ def _linker(book: Book, chapter: Chapter) -> Callable[[Target, str], str]:
 
 def _heading(book: Book, chapter: Chapter, row: Row, rendered: str) -> str:
     anchor = escape(heading_id(row))
-    mark = f'<a class=headerlink href="#{anchor}" title="Permanent link">#</a>'
+    mark = f'<a class=headerlink href="#{anchor}" title=Link>#</a>'
     if row.announces is None:
         soup = BeautifulSoup(rendered, "html.parser")
         convert_math(soup)

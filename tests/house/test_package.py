@@ -188,7 +188,7 @@ def test_readme_code_runs() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("python-docs: ")
+    assert done.stdout.endswith("[4, 64, 256] 128 slots 262144 bytes\n")
 
 
 def test_readme_names_existing_files_and_targets() -> None:

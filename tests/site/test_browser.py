@@ -203,6 +203,10 @@ def test_math_is_drawn_and_spoken(visit: Open, address: str, pages: list[str]) -
     seen = 0
     for name in pages:
         page.goto(address + name)
+        # A folded hint is spoken when it is unfolded.
+        page.evaluate(
+            "document.querySelectorAll('details').forEach(d => d.open = true)"
+        )
         math = page.locator(".arithmatex")
         if not math.count():
             continue
