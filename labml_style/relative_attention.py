@@ -743,13 +743,12 @@ def relative_scores(
     batch, heads, time, d_head = content.shape
     scale = d_head**-0.5
 
-    # All lanes see the same distances: one product per head does for all of them.
-    rows = (position * scale).transpose(0, 1).flatten(1, 2)
-    by_distance = (rows @ positions.transpose(1, 2)).view(heads, batch, time, -1)
+    # All lanes see the same distances.
+    by_distance = (position * scale) @ positions.transpose(1, 2)
 
     # `baddbmm` adds and scales in the same pass.
     scores = torch.baddbmm(
-        shift(by_distance).transpose(0, 1).flatten(0, 1),
+        shift(by_distance).flatten(0, 1),
         content.flatten(0, 1),
         keys.flatten(0, 1).transpose(1, 2),
         alpha=scale,
