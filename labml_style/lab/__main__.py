@@ -1,0 +1,201 @@
+"""The command line of the lab: `python -m labml_style.lab`.
+
+A mistake ends with one line on standard error and exit status 2; a run that was stopped
+ends with 3 and goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+STOPPED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        return status
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        text = " ".join(str(error).split())
+        print(f"lab: {text}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m labml_style.lab", description="Run and record experiments."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Any], int], text: str) -> Any:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=run)
+        return one
+
+    def named(one: Any) -> None:
+        one.add_argument("name", metavar="NAME", help="a preset: NAME or NAME@FORM")
+        one.add_argument("--form", choices=("cpu", "gpu"), help="the preset's form")
+
+    def placed(one: Any) -> None:
+        text = "folder of all runs (default: %(default)s)"
+        one.add_argument("--out", type=Path, default=Path("runs"), help=text)
+
+    placed(command("list", show, "List the presets and how far they are."))
+    for name, text in (
+        ("run", "Train and measure a preset; what is begun goes on."),
+        ("resume", "Go on with a preset that was begun."),
+    ):
+        one = command(name, run, text)
+        one.set_defaults(begun=name == "resume")
+        named(one)
+        placed(one)
+        text = "another value, in all arms"
+        one.add_argument("--set", nargs="+", action="extend", default=[], help=text)
+        one.add_argument("--minutes", type=float, help="stop after so many")
+        one.add_argument("--device", choices=("cpu", "cuda"), help="where to compute")
+        text = "seconds between checkpoints (default: %(default)s)"
+        one.add_argument("--checkpoint", type=float, default=60.0, help=text)
+    one = command("record", record, "Write the record of a preset that is done.")
+    named(one)
+    placed(one)
+    one = command("verify", verify, "Measure kept weights again, against the record.")
+    named(one)
+    one = command("data", data, "Fetch a corpus, check it, and say where it is from.")
+    one.add_argument("name", metavar="NAME", help="a corpus")
+    one = command("results", results, "Write the page of results from the records.")
+    one.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    return parser
+
+
+def show(options: argparse.Namespace) -> int:
+    """List the presets."""
+    from labml_style.lab import records
+    from labml_style.lab.presets import PRESETS
+    from labml_style.lab.runner import state_of
+
+    for preset in PRESETS:
+        runs = [state_of(preset, *one, options.out) for one in preset.runs()]
+        done = f"{runs.count('done')}/{len(runs)} runs done"
+        there = (records.FOLDER / f"{preset.title}.json").exists()
+        print(f"{preset.title:22} {'recorded' if there else done}")
+        print(f"{'':22} {preset.question}")
+        print(f"{'':22} {preset.corpus}, about {preset.minutes:g} minutes in all")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and measure a preset."""
+    import torch
+
+    from labml_style.lab import presets, runner
+
+    values = {}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set {text}: expected name=value")
+        values[name] = value
+    if options.minutes is not None and not options.minutes > 0:
+        raise ValueError(f"--minutes is {options.minutes}; give a number above 0")
+    preset = presets.find(options.name, options.form, gpu=torch.cuda.is_available())
+    preset = preset.with_values(values)
+    if options.begun:
+        states = [runner.state_of(preset, *one, options.out) for one in preset.runs()]
+        if set(states) == {"new"}:
+            raise ValueError(f"{preset.title} was not begun in {options.out}; use run")
+    late = _late(options.minutes)
+    try:
+        runner.run(
+            preset,
+            out=options.out,
+            late=late,
+            checkpoint_seconds=options.checkpoint,
+            here=runner.processes(options.device),
+        )
+    except runner.Stopped as stopped:
+        print(f"{stopped}; the same command goes on", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+def _late(minutes: float | None) -> Callable[[], bool]:
+    """Return a function that says whether to stop after this update.
+
+    An interrupt waits for the end of the update: in the middle of one, weights and
+    optimizer do not belong together. A second interrupt does not wait.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    return lambda: bool(asked) or (end is not None and time.monotonic() > end)
+
+
+def record(options: argparse.Namespace) -> int:
+    """Write a record, and the weights that are kept with it."""
+    from labml_style.lab import presets, records, store
+
+    preset = presets.find(options.name, options.form)
+    written = records.write(records.collect(preset, options.out))
+    print(written)
+    if preset.keep:
+        print(records.keep(preset, options.out))
+    page = Path("docs/results.md")
+    if page.exists():
+        store.write_bytes(page, records.page().encode())
+        print(page)
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Measure kept weights again."""
+    from labml_style.lab import presets, records
+
+    preset = presets.find(options.name, options.form)
+    worst = 0.0
+    for name, found, recorded in records.verify(preset):
+        worst = max(worst, abs(found - recorded))
+        print(f"{name}: {found:.4f} bits per byte, recorded {recorded:.4f}")
+    if worst > records.TOLERANCE:
+        raise ValueError(
+            f"{preset.title}: differs from its record by {worst:.4f} bits, more than "
+            f"{records.TOLERANCE}"
+        )
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    """Fetch a corpus."""
+    from labml_style import streams
+
+    corpus = streams.load_corpus(options.name)
+    sizes = (f"{split} {len(getattr(corpus, split)):,}" for split in streams.SPLITS)
+    print(f"{corpus.name}: {', '.join(sizes)} bytes ({corpus.source})")
+    return 0
+
+
+def results(options: argparse.Namespace) -> int:
+    """Write the page of results."""
+    from labml_style.lab import records, store
+
+    store.write_bytes(options.out, records.page().encode())
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

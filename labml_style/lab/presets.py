@@ -1,0 +1,521 @@
+"""Presets: experiments as typed values, with what would speak for and against them.
+
+A preset is written, with `expect` and `contradict`, before it is run. What ran is in
+its record. A preset that is changed afterwards has parted from its record, and a test
+says so; a new field at its default value changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from labml_style.relative_attention import (
+    AbsoluteEmbedding,
+    ContentAttention,
+    ShawAttention,
+)
+from labml_style.streams import CORPORA
+from labml_style.training import TrainingConfig
+from labml_style.transformer_xl import TransformerXLConfig
+
+__all__ = [
+    "Arm",
+    "Form",
+    "Measure",
+    "PRESETS",
+    "Preset",
+    "describe",
+    "digest",
+    "find",
+    "parted",
+]
+
+Form = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One evaluation of a trained model.
+
+    Attributes:
+        split: part of the corpus that is read.
+        batch: lanes; arms that are compared have the same.
+        segment_length: tokens in a segment; None takes the model's.
+        memory_length: slots per layer; None takes the model's.
+        window: length of a window that slides by one token, without memory; None
+            carries the memory along instead.
+        warm_up: first tokens of each lane that are not scored.
+        limit: bytes of the split that are read; None reads all.
+    """
+
+    split: Literal["valid", "test"] = "test"
+    batch: int = 16
+    segment_length: int | None = None
+    memory_length: int | None = None
+    window: int | None = None
+    warm_up: int = 96
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train, and what is measured afterwards.
+
+    Attributes:
+        config: of the model.
+        training: of the loop.
+        batch: lanes in training, over all processes together.
+        measures: evaluations by name.
+        model: import string of the model's class.
+    """
+
+    config: TransformerXLConfig
+    training: TrainingConfig
+    batch: int
+    measures: dict[str, Measure]
+    model: str = "labml_style.transformer_xl:TransformerXL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """An experiment.
+
+    Attributes:
+        name: what the command line calls it.
+        form: `"cpu"` or `"gpu"`, the device it is sized for.
+        question: what it answers, in a sentence.
+        corpus: one of `CORPORA`.
+        arms: by name.
+        seeds: each arm is trained with each of them.
+        expect: what is expected, written before the run.
+        contradict: what would speak against it.
+        minutes: expected time of all arms and seeds together.
+        valid_every: updates between two looks at valid.
+        keep: arm and seed, as `arm-seed`, whose weights are kept beside the record.
+    """
+
+    name: str
+    form: Form
+    question: str
+    corpus: str
+    arms: dict[str, Arm]
+    seeds: tuple[int, ...]
+    expect: str
+    contradict: str
+    minutes: float
+    valid_every: int = 500
+    keep: str | None = None
+    changed: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.corpus not in CORPORA:
+            raise ValueError(
+                f"corpus is {self.corpus!r}; expected one of {', '.join(CORPORA)}"
+            )
+
+    @property
+    def title(self) -> str:
+        """`name@form`, the name of its record."""
+        return f"{self.name}@{self.form}"
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Return arm and seed of every run, seed by seed, so that arms stay paired."""
+        return [(arm, seed) for seed in self.seeds for arm in self.arms]
+
+    def with_values(self, values: dict[str, str]) -> Preset:
+        """Return the preset with other values, as `--set name=value` gives them.
+
+        A name is a field of the model's config, of the training, of the arm or of the
+        preset, in all arms that have it.
+
+        Raises:
+            ValueError: no part of the preset has a field of that name.
+        """
+        preset = self
+        for name, text in values.items():
+            try:
+                value = ast.literal_eval(text)
+            except (SyntaxError, ValueError):
+                value = text
+            preset = preset._with_value(name, value)
+        return replace(preset, changed={**self.changed, **values})
+
+    def _with_value(self, name: str, value: Any) -> Preset:
+        found, arms = False, {}
+        for key, arm in self.arms.items():
+            for part in ("config", "training"):
+                holder = getattr(arm, part)
+                if name in _names(holder):
+                    value = _like(getattr(holder, name), value, name)
+                    arm = replace(arm, **{part: replace(holder, **{name: value})})
+                    found = True
+            if name == "batch":
+                arm = replace(arm, batch=_like(arm.batch, value, name))
+                found = True
+            arms[key] = arm
+        own = {"seeds", "corpus", "valid_every"}
+        if name in own:
+            value = (value,) if name == "seeds" and isinstance(value, int) else value
+            return replace(self, **{name: value})
+        if not found:
+            arm = next(iter(self.arms.values()))
+            known = {*_names(arm.config), *_names(arm.training), "batch", *own}
+            raise ValueError(
+                f"--set {name}: {self.title} has no such field; expected one of "
+                f"{', '.join(sorted(known))}"
+            )
+        return replace(self, arms=arms)
+
+
+def _names(holder: Any) -> set[str]:
+    return {f.name for f in fields(holder)}
+
+
+def _like(old: Any, value: Any, name: str) -> Any:
+    if isinstance(old, float) and isinstance(value, int):
+        return float(value)
+    if old is not None and not callable(old) and type(old) is not type(value):
+        raise ValueError(
+            f"--set {name}={value!r}: expected a value like {old!r}, of type "
+            f"{type(old).__name__}"
+        )
+    return value
+
+
+def describe(value: Any) -> Any:
+    """Return a preset, or a part of one, as plain JSON values; classes by name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: describe(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(part) for part in value]
+    if callable(value):
+        return f"{value.__module__}:{value.__qualname__}"
+    return value
+
+
+def digest(preset: Preset) -> str:
+    """Return 16 hex digits that change when anything in the preset does."""
+    text = json.dumps(describe(preset), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def parted(old: Any, new: Any, where: str = "") -> list[str]:
+    """Return the fields in which a preset differs from its old description.
+
+    What is no part of the experiment (the question's words, the expected time) may
+    change. A field that is new may be there, at its default.
+
+    Args:
+        old: what `describe` returned when the experiment ran.
+        new: the preset of today.
+        where: name of the part that is looked at.
+    """
+    if is_dataclass(new) and not isinstance(new, type):
+        found = [f"{where}{name}" for name in old.keys() - _names(new)]
+        for one in fields(new):
+            value, name = getattr(new, one.name), f"{where}{one.name}"
+            if isinstance(new, Preset) and one.name in ("question", "minutes"):
+                continue
+            if one.name in old:
+                found += parted(old[one.name], value, f"{name}.")
+            elif value != one.default:
+                found.append(name)
+        return found
+    if isinstance(new, dict) and isinstance(old, dict):
+        found = [f"{where}{name}" for name in old.keys() ^ new.keys()]
+        for name in old.keys() & new.keys():
+            found += parted(old[name], new[name], f"{where}{name}.")
+        return found
+    return [] if describe(new) == old else [where.rstrip(".")]
+
+
+def find(name: str, form: str | None = None, *, gpu: bool = False) -> Preset:
+    """Return a preset by name, or by `name@form`.
+
+    Args:
+        name: of a preset.
+        form: `"cpu"` or `"gpu"`; None takes the one for this machine, or the only one.
+        gpu: whether this machine has a GPU.
+
+    Raises:
+        ValueError: there is no such preset or no such form.
+    """
+    name, _, given = name.partition("@")
+    form = form or given or None
+    forms = {p.form: p for p in PRESETS if p.name == name}
+    if not forms:
+        known = ", ".join(sorted({p.name for p in PRESETS}))
+        raise ValueError(f"preset is {name!r}; expected one of {known}")
+    if form is None:
+        form = next(iter(forms)) if len(forms) == 1 else ("gpu" if gpu else "cpu")
+    if form not in forms:
+        raise ValueError(
+            f"{name} has no form {form!r}; expected one of {', '.join(forms)}"
+        )
+    return forms[form]
+
+
+# --- the experiments
+
+SMALL = TransformerXLConfig(
+    vocabulary=256,
+    d_model=96,
+    layers=3,
+    heads=4,
+    d_ff=384,
+    segment_length=32,
+    memory_length=32,
+)
+FEW = TrainingConfig(steps=2000, learning_rate=2e-3, warmup=100, clip=0.5)
+
+
+def _recurrence(small: Arm, longer: int, **about: Any) -> Preset:
+    # (A) to (C) read the same number of tokens in each step, and each query of (A) and
+    # (C) has the same number of keys in the mean. (D) is (B), evaluated otherwise.
+    config, n = small.config, small.config.segment_length
+    alone = replace(config, memory_length=0)
+    long = replace(alone, segment_length=longer * n)
+    [carried] = small.measures.values()
+    window = {"carried": carried, "window": replace(carried, window=n)}
+    return Preset(
+        name="recurrence",
+        question="What does recurrence buy at equal attention cost?",
+        arms={
+            "memory": small,
+            "alone": replace(small, config=alone, measures=window),
+            "longer": replace(small, config=long, batch=small.batch // longer),
+        },
+        expect="The bits of the first four positions are lower with memory than "
+        "without, in every seed and by 0.2 or more; so is the total, by less. Against "
+        "the longer segment of the same cost, the total is lower or within the spread "
+        "of seeds.",
+        contradict="No gap at the first four positions, or a total with memory above "
+        "the total without in any pair of seeds.",
+        **about,
+    )
+
+
+def _positions(base: Arm, lengths: tuple[int, ...], **about: Any) -> Preset:
+    [carried] = base.measures.values()
+    measures = {f"memory {m}": replace(carried, memory_length=m) for m in lengths}
+    n = base.config.segment_length + base.config.memory_length
+    shaw = dict(attention=ShawAttention, clamp_length=n - 1)
+    absolute = dict(attention=ContentAttention, embedding=AbsoluteEmbedding)
+    return Preset(
+        name="positions",
+        question="Which positions can use a memory longer than that of training?",
+        arms={
+            name: replace(
+                base,
+                config=replace(base.config, **changes),
+                measures=measures,
+            )
+            for name, changes in (
+                ("relative", {}),
+                ("shaw", shaw),
+                ("absolute", absolute),
+            )
+        },
+        expect="With the memory of training relative positions are best and absolute "
+        "ones worst. With longer memories relative ones stay or gain, Shaw's stay, "
+        "absolute ones get worse.",
+        contradict="Absolute positions gain from a longer memory, or are within the "
+        "spread of seeds of the relative ones.",
+        **about,
+    )
+
+
+def _cost(base: Arm, lengths: tuple[int, ...], windows: int, **about: Any) -> Preset:
+    [carried] = base.measures.values()
+    n, longest, lanes = base.config.segment_length, max(lengths), 4
+    full = replace(carried, batch=lanes, warm_up=longest)
+    reuse = {f"attention {k}": replace(full, memory_length=k - n) for k in lengths}
+    few = replace(full, limit=lanes * (longest + windows) + 1)
+    window = {
+        f"attention {k}": replace(few, window=k, segment_length=k) for k in lengths
+    }
+    alone = replace(base.config, memory_length=0)
+    return Preset(
+        name="evaluation-cost",
+        question="What does a byte cost in evaluation, by reuse and by sliding window?",
+        arms={
+            "reuse": replace(base, measures=reuse),
+            "window": replace(base, config=alone, measures=window),
+        },
+        expect="The time of a byte under the sliding window grows with its length at "
+        "least in proportion; with reuse it grows far less. The ratio passes 20 at the "
+        "longest attention.",
+        contradict="A ratio below 10 at the longest attention, or one that does not "
+        "grow.",
+        **about,
+    )
+
+
+_CPU = Arm(config=SMALL, training=FEW, batch=48, measures={"carried": Measure()})
+
+MIDDLE = replace(
+    SMALL,
+    d_model=384,
+    layers=6,
+    heads=6,
+    d_ff=1536,
+    segment_length=128,
+    memory_length=128,
+    dropout=0.2,
+)
+_GPU = Arm(
+    config=MIDDLE,
+    training=TrainingConfig(
+        steps=4000,
+        learning_rate=1e-3,
+        warmup=200,
+        clip=0.25,
+        precision="bfloat16",
+        compile=True,
+    ),
+    batch=48,
+    measures={"carried": Measure(warm_up=384)},
+)
+
+BASE = replace(
+    MIDDLE,
+    d_model=512,
+    layers=12,
+    heads=8,
+    d_ff=2048,
+    segment_length=512,
+    memory_length=512,
+    dropout=0.1,
+)
+
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        name="smoke",
+        form="cpu",
+        question="Does the lab work on this machine?",
+        corpus="python-docs",
+        arms={
+            name: Arm(
+                config=replace(
+                    SMALL,
+                    d_model=32,
+                    layers=2,
+                    heads=2,
+                    d_ff=64,
+                    segment_length=16,
+                    memory_length=m,
+                    dropout=0.1,
+                ),
+                training=replace(FEW, steps=60, warmup=10, accumulate=2),
+                batch=8,
+                measures={"carried": Measure(limit=4000, warm_up=16)},
+            )
+            for name, m in (("memory", 16), ("alone", 0))
+        },
+        seeds=(0,),
+        expect="It ends in seconds, below 6 bits per byte.",
+        contradict="It does not.",
+        minutes=0.2,
+        valid_every=20,
+        keep="memory-0",
+    ),
+    _recurrence(
+        _CPU,
+        3,
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=40,
+        keep="memory-0",
+    ),
+    _recurrence(
+        _GPU, 3, form="gpu", corpus="tiny-shakespeare", seeds=(0, 1, 2), minutes=45
+    ),
+    _positions(
+        _CPU,
+        (0, 16, 32, 64, 128, 256),
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=40,
+    ),
+    _cost(
+        replace(_CPU, training=replace(FEW, steps=300)),
+        (64, 128, 256, 512),
+        windows=64,
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0,),
+        minutes=5,
+    ),
+    Preset(
+        name="enwik8-4mb",
+        form="gpu",
+        question="What does a memory give on the first 4 MB of enwik8?",
+        corpus="enwik8-4mb",
+        arms={
+            f"memory {m}": replace(
+                _GPU,
+                config=replace(MIDDLE, memory_length=m),
+                training=replace(_GPU.training, steps=6000),
+                measures={
+                    f"memory {k}": Measure(memory_length=k, warm_up=384)
+                    for k in (0, 128, 256, 512, 1024, 2048)
+                },
+            )
+            for m in (0, 128, 512)
+        },
+        seeds=(0, 1, 2),
+        expect="Without memory worst by more than 0.1 bits; 512 slots at or below 128. "
+        "With longer memories than in training the bits fall, then stay.",
+        contradict="No gap between memory and none, or bits that rise at once where "
+        "the memory is longer than in training.",
+        minutes=90,
+        valid_every=1000,
+    ),
+    Preset(
+        name="enwik8-base",
+        form="gpu",
+        question="Does the base setting of the paper reach its bits on enwik8?",
+        corpus="enwik8",
+        arms={
+            "base": Arm(
+                config=BASE,
+                training=TrainingConfig(
+                    steps=400_000,
+                    learning_rate=2.5e-4,
+                    weight_decay=0.0,
+                    clip=0.25,
+                    precision="bfloat16",
+                    compile=True,
+                ),
+                batch=22,
+                measures={
+                    "as the paper": Measure(
+                        batch=8, segment_length=80, memory_length=2100, warm_up=0
+                    ),
+                },
+            )
+        },
+        seeds=(0,),
+        expect="Near the paper's 1.06 bits per byte (Table 2); without the clamped "
+        "distances of the official evaluation somewhat above.",
+        contradict="Above 1.10.",
+        minutes=2000,
+        valid_every=10_000,
+    ),
+)
+
+
+def _check() -> None:
+    titles = [preset.title for preset in PRESETS]
+    assert len(titles) == len(set(titles)), "two presets have one title"
+
+
+_check()

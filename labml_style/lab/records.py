@@ -1,0 +1,348 @@
+"""Records: what the runs of a preset found, in one file that pages draw from.
+
+`collect` makes a record when every run is done, `load` reads one, `problems` says what
+is wrong with one, and `page` writes the site's page of results from all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from labml_style.lab import store
+from labml_style.lab.presets import PRESETS, Preset, describe, digest, parted
+from labml_style.lab.runner import build, folder_of, measure, state_of
+from labml_style.streams import load_corpus
+
+__all__ = [
+    "FOLDER",
+    "KEPT",
+    "collect",
+    "keep",
+    "kept",
+    "load",
+    "page",
+    "problems",
+    "summary",
+    "verify",
+    "write",
+]
+
+FOLDER = Path(str(files("labml_style.lab"))) / "records"
+"""Where records lie, inside the package."""
+
+KEPT = FOLDER.with_name("checkpoints")
+"""Where the weights lie that chapters look into."""
+
+SCHEMA = 1
+LARGEST = 2_000_000
+
+TOLERANCE = 0.002
+"""Bits by which a measurement repeated on another machine may differ."""
+
+_RUN = {
+    "arm": str,
+    "seed": int,
+    "parameters": int,
+    "state_bytes": int,
+    "tokens": int,
+    "minutes": float | int,
+    "curve": list,
+    "valid": list,
+    "measures": dict,
+}
+_MEASURE = {
+    "bits": float,
+    "by_position": list,
+    "scored": int,
+    "guessed": int,
+    "seconds": float | int,
+}
+_RECORD = {
+    "schema": int,
+    "title": str,
+    "digest": str,
+    "preset": dict,
+    "corpus": dict,
+    "device": str,
+    "processes": int,
+    "versions": dict,
+    "runs": list,
+}
+
+
+def collect(preset: Preset, out: Path) -> dict[str, Any]:
+    """Put the results of all runs of a preset together.
+
+    Raises:
+        ValueError: a run is not done, runs are of another version of the preset, or
+            values were set by hand.
+    """
+    if preset.changed:
+        names = ", ".join(preset.changed)
+        raise ValueError(f"{preset.title} with --set {names} has no record")
+    open_runs = [
+        f"{arm}-{seed}"
+        for arm, seed in preset.runs()
+        if state_of(preset, arm, seed, out) != "done"
+    ]
+    if open_runs:
+        raise ValueError(
+            f"{preset.title}: {len(open_runs)} of {len(preset.runs())} runs are not "
+            f"done ({', '.join(open_runs)}); run {preset.title} first"
+        )
+    results = [
+        store.read_json(folder_of(preset, arm, seed, out) / "result.json")
+        for arm, seed in preset.runs()
+    ]
+    for result in results:
+        changed = parted(result["preset"], preset)
+        if changed:
+            raise ValueError(
+                f"{preset.title} changed since {result['arm']}-{result['seed']} ran "
+                f"({', '.join(changed)}); run it again"
+            )
+    shared = ("corpus", "device", "processes", "versions")
+    for name in shared:
+        if any(result[name] != results[0][name] for result in results):
+            raise ValueError(
+                f"{preset.title}: the runs differ in {name}; run all of them on one "
+                "machine"
+            )
+    record = {
+        "schema": SCHEMA,
+        "title": preset.title,
+        "digest": digest(preset),
+        "preset": describe(preset),
+        **{name: results[0][name] for name in shared},
+        "runs": [{name: result[name] for name in _RUN} for result in results],
+    }
+    found = problems(record)
+    if found:
+        raise ValueError(f"{preset.title}: {'; '.join(found)}")
+    return record
+
+
+def problems(record: Any, preset: Preset | None = None) -> list[str]:
+    """Return what is wrong with a record, and where it parts from its preset."""
+    found = list(_wrong(record, _RECORD, "record"))
+    if found:
+        return found
+    for run in record["runs"]:
+        where = f"run {run.get('arm')}-{run.get('seed')}"
+        found += _wrong(run, _RUN, where)
+        for name, one in dict(run.get("measures", {})).items():
+            found += _wrong(one, _MEASURE, f"{where}, {name}")
+    if preset is not None:
+        changed = parted(record["preset"], preset)
+        if changed:
+            found.append(
+                f"{record['title']}: the preset changed since the record was made "
+                f"({', '.join(changed)}); run it again"
+            )
+        runs = [(run["arm"], run["seed"]) for run in record["runs"]]
+        if runs != preset.runs():
+            found.append(f"{record['title']}: runs {runs}, expected {preset.runs()}")
+    return found
+
+
+def _wrong(value: Any, schema: dict[str, Any], where: str) -> Iterable[str]:
+    if not isinstance(value, dict):
+        yield f"{where} is {type(value).__name__}; expected an object"
+        return
+    for name in schema.keys() ^ value.keys():
+        yield f"{where}: {name} is {'missing' if name in schema else 'unknown'}"
+    for name in schema.keys() & value.keys():
+        if not isinstance(value[name], schema[name]):
+            yield f"{where}: {name} is {value[name]!r:.40}"
+
+
+def write(record: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Write a record beside the others; return its path."""
+    path = folder / f"{record['title']}.json"
+    lines = json.dumps(record, sort_keys=True, allow_nan=False, indent=1)
+    # Curves on one line each: a record is read by people too.
+    lines = _compact(lines)
+    store.write_bytes(path, lines.encode() + b"\n")
+    return path
+
+
+def _compact(text: str) -> str:
+    out: list[str] = []
+    inside = 0
+    for line in text.splitlines():
+        if inside:
+            out[-1] += line.strip() + (" " if line.endswith(",") else "")
+        else:
+            out.append(line)
+        inside += line.count("[") - line.count("]")
+        if out[-1].rstrip().endswith('"runs": ['):
+            inside = 0
+    return "\n".join(out)
+
+
+def load(name: str, form: str | None = None) -> dict[str, Any]:
+    """Load a record by the name of its preset.
+
+    Args:
+        name: `NAME` or `NAME@FORM`.
+        form: `"cpu"` or `"gpu"`; None takes the GPU's where there is one.
+
+    Raises:
+        ValueError: there is no such record.
+    """
+    name, _, given = name.partition("@")
+    form = form or given or None
+    for one in (form,) if form else ("gpu", "cpu"):
+        path = FOLDER / f"{name}@{one}.json"
+        if path.exists():
+            record: dict[str, Any] = json.loads(path.read_text())
+            return record
+    known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json"))) or "none yet"
+    raise ValueError(f"no record of {name!r}; there are: {known}")
+
+
+def summary(record: dict[str, Any]) -> dict[tuple[str, str], list[float]]:
+    """Return the bits of every arm and measure, one number for each seed."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in record["runs"]:
+        for name, one in run["measures"].items():
+            found.setdefault((run["arm"], name), []).append(one["bits"])
+    return found
+
+
+def page(folder: Path = FOLDER) -> str:
+    """Return the page of results as Markdown."""
+    parts = [
+        "# Results\n",
+        "Every number on this page is read from a record of the lab. `lab run NAME` "
+        "repeats it, `lab record NAME` writes the record. What was expected, and what "
+        "would have spoken against it, stood there before the run. A ± is the standard "
+        "deviation over seeds.\n",
+    ]
+    missing = []
+    for preset in PRESETS:
+        path = folder / f"{preset.title}.json"
+        if not path.exists():
+            missing.append(preset)
+            continue
+        parts.append(_section(json.loads(path.read_text())))
+    parts.append(_missing(missing))
+    return "\n".join(parts)
+
+
+def _section(record: dict[str, Any]) -> str:
+    preset = record["preset"]
+    arms = dict.fromkeys(run["arm"] for run in record["runs"])
+    rows = [
+        "| arm | measured | bits per byte | seconds | parameters | state |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (arm, name), bits in summary(record).items():
+        runs = [run for run in record["runs"] if run["arm"] == arm]
+        seconds = statistics.mean(run["measures"][name]["seconds"] for run in runs)
+        spread = f" ± {statistics.stdev(bits):.3f}" if len(bits) > 1 else ""
+        rows.append(
+            f"| {arm} | {name} | {statistics.mean(bits):.3f}{spread} | {seconds:.1f} | "
+            f"{runs[0]['parameters']:,} | {runs[0]['state_bytes'] / 1024:.0f} kB |"
+        )
+    total = sum(run["minutes"] for run in record["runs"])
+    steps = preset["arms"][next(iter(arms))]["training"]["steps"]
+    corpus = record["corpus"]
+    return "\n".join(
+        [
+            f"## {record['title']}\n",
+            f"{preset['question']}\n",
+            f"**Expected.** {preset['expect']}\n",
+            f"**Against it.** {preset['contradict']}\n",
+            *rows,
+            "",
+            f"{corpus['name']}, {len(preset['seeds'])} "
+            f"{'seeds' if len(preset['seeds']) > 1 else 'seed'}, {steps:,} updates, "
+            f"{record['runs'][0]['tokens'] / 1e6:.1f} million tokens; {total:.0f} "
+            f"minutes of training in all on {record['device']}, torch "
+            f"{record['versions']['torch']}.\n",
+            f"```console\npython -m labml_style.lab run {record['title']}\n```\n",
+        ]
+    )
+
+
+def _missing(presets: list[Preset]) -> str:
+    lines = ["## Not run yet\n", "| preset | question | expected time |"]
+    lines += ["| --- | --- | ---: |"]
+    for preset in presets:
+        if preset.name != "smoke":
+            time = preset.minutes
+            text = f"{time:.0f} minutes" if time < 120 else f"{time / 60:.0f} hours"
+            lines.append(f"| `{preset.title}` | {preset.question} | {text} |")
+    return "\n".join([*lines, ""]) if len(lines) > 3 else ""
+
+
+def keep(preset: Preset, out: Path, folder: Path = KEPT) -> Path:
+    """Copy the weights of the run `preset.keep` beside the records.
+
+    Raises:
+        ValueError: the preset keeps none, or they are larger than 2 MB.
+    """
+    import safetensors.torch
+
+    if preset.keep is None:
+        raise ValueError(f"{preset.title} keeps no weights")
+    arm, _, seed = preset.keep.rpartition("-")
+    weights = store.read(folder_of(preset, arm, int(seed), out) / "weights.pt")
+    about = {"digest": digest(preset), "run": preset.keep}
+    content = safetensors.torch.save(weights, metadata=about)
+    if len(content) > LARGEST:
+        raise ValueError(f"{preset.keep} has {len(content)} bytes; at most {LARGEST}")
+    path = folder / f"{preset.title}.safetensors"
+    store.write_bytes(path, content)
+    return path
+
+
+def kept(preset: Preset, folder: Path = KEPT) -> Any:
+    """Return the model whose weights were kept with a preset's record.
+
+    Raises:
+        ValueError: there are none, or the preset changed since.
+    """
+    import safetensors
+
+    path, record = folder / f"{preset.title}.safetensors", load(preset.title)
+    wrong = problems(record, preset)
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    if preset.keep is None or not path.exists():
+        raise ValueError(f"no weights were kept with {preset.title}")
+    with safetensors.safe_open(str(path), "pt") as file:
+        about = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+    if about.get("digest") != record["digest"]:
+        raise ValueError(
+            f"{path.name} is of digest {about.get('digest')}, the record of "
+            f"{record['digest']}; write the record again"
+        )
+    model = build(preset.arms[preset.keep.rpartition("-")[0]])
+    model.load_state_dict(weights)
+    return model
+
+
+def verify(preset: Preset) -> Iterable[tuple[str, float, float]]:
+    """Measure the kept weights again; yield measure, bits found and bits recorded.
+
+    Raises:
+        ValueError: there is no record, or no weights are kept with it.
+    """
+    record, model = load(preset.title), kept(preset)
+    corpus = load_corpus(preset.corpus)
+    arm, _, seed = str(preset.keep).rpartition("-")
+    [run] = [r for r in record["runs"] if (r["arm"], r["seed"]) == (arm, int(seed))]
+    for name, wanted in preset.arms[arm].measures.items():
+        yield (
+            name,
+            measure(model, corpus, wanted)["bits"],
+            run["measures"][name]["bits"],
+        )

@@ -1,0 +1,427 @@
+"""Train the arms of a preset, one after the other, so that nothing done is lost.
+
+Each run has a folder `runs/NAME@FORM/ARM-SEED/`: a checkpoint while it trains, then
+`result.json` and the weights. Started again, a run goes on from its checkpoint, and on
+a CPU its losses are the same to the last bit as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from labml_style import streams
+from labml_style.lab import store
+from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
+from labml_style.streams import Batch, Corpus, Stream, TextStream
+from labml_style.training import (
+    Evaluation,
+    Training,
+    bare,
+    evaluate,
+    evaluate_window,
+)
+
+__all__ = ["Processes", "Stopped", "build", "device_name", "measure", "run", "state_of"]
+
+BLOCK = 50
+"""Updates that a point of the training curve is the mean of."""
+
+
+class Stopped(Exception):
+    """Time is up, or somebody interrupted; the checkpoint is written."""
+
+
+class Processes(NamedTuple):
+    """The processes that share the lanes of a run.
+
+    Attributes:
+        rank: number of this one, from 0.
+        size: how many there are.
+        device: where this one computes.
+        total: sums a tensor over all.
+        gather: joins tensors of all along their first dimension.
+        gather_list: a value of each, as a list.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    total: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor]
+    gather_list: Callable[[Any], list[Any]]
+
+
+def processes(device: str | None = None) -> Processes:
+    """Return this process alone, or all that `accelerate launch` started.
+
+    Args:
+        device: `"cpu"` or `"cuda"`; None takes a GPU where there is one.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda") or (
+        device == "cuda" and not torch.cuda.is_available()
+    ):
+        raise ValueError(f"device is {device!r}, and this machine has no such device")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        one = torch.device(device)
+        return Processes(0, 1, one, lambda x: x, lambda x: x, lambda x: [x])
+
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate.utils import gather_object  # type: ignore[import-untyped]
+
+    here = Accelerator(cpu=device == "cpu")
+    return Processes(
+        here.process_index,
+        here.num_processes,
+        here.device,
+        lambda x: here.reduce(x.to(here.device), "sum"),
+        lambda x: here.gather(x.to(here.device)),
+        lambda x: gather_object([x]),
+    )
+
+
+class Lanes(Stream):
+    """The lanes of a stream that belong to one of several processes."""
+
+    def __init__(self, whole: Stream, rank: int, count: int) -> None:
+        if whole.batch % count:
+            raise ValueError(
+                f"batch is {whole.batch} for {count} processes; give a multiple"
+            )
+        share = whole.batch // count
+        self.whole, self.rows = whole, slice(rank * share, (rank + 1) * share)
+        super().__init__(whole.steps, share, whole.segment_length)
+
+    def at(self, index: int) -> Batch:
+        return Batch(*(part[self.rows] for part in self.whole.at(index)))
+
+    def settings(self) -> dict[str, Any]:
+        return self.whole.settings()
+
+
+def build(arm: Arm) -> Any:
+    """Build an arm's model, freshly initialised."""
+    return resolve_name(arm.model)(arm.config)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a record calls this device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.machine()
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            name = line.split(":", 1)[1].strip()
+            break
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
+    """Evaluate a model as a preset says.
+
+    Returns:
+        `bits` in the mean, `by_position`, how many targets were `scored`, how many
+        `guessed` (the warm-up included, where it was computed), and `seconds`.
+    """
+    tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
+    segment = wanted.segment_length or model.config.segment_length
+    lengths = dict(segment_length=max(segment, wanted.window or 0))
+    if wanted.memory_length is not None:
+        lengths["memory_length"] = wanted.memory_length
+    model = model.with_lengths(**lengths)
+    stream = TextStream(tokens, wanted.batch, segment)
+    begun = time.perf_counter()
+    found: Evaluation
+    if wanted.window:
+        how = dict(window=wanted.window, warm_up=wanted.warm_up)
+        found = evaluate_window(model, stream, **how)
+        guessed = int(found.scored.sum())
+    else:
+        found = evaluate(model, stream, warm_up=wanted.warm_up)
+        guessed = len(tokens) - 1
+    return {
+        "bits": found.mean,
+        "by_position": [round(x, 4) for x in found.bits.tolist()],
+        "scored": int(found.scored.sum()),
+        "guessed": guessed,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+def folder_of(preset: Preset, arm: str, seed: int, out: Path) -> Path:
+    """Return the folder of one run."""
+    changed = "".join(f",{k}={v}" for k, v in sorted(preset.changed.items()))
+    return out / (preset.title + changed.replace("/", "-")) / f"{arm}-{seed}"
+
+
+def state_of(preset: Preset, arm: str, seed: int, out: Path) -> str:
+    """Return `"done"`, `"begun"` or `"new"` for one run."""
+    folder = folder_of(preset, arm, seed, out)
+    if (folder / "result.json").exists():
+        return "done"
+    return "begun" if (folder / "checkpoint.pt").exists() else "new"
+
+
+def run(
+    preset: Preset,
+    *,
+    out: Path,
+    late: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 60.0,
+    here: Processes | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Train and measure every arm with every seed, as far as it is not done.
+
+    Args:
+        preset: what to run.
+        out: folder of all runs.
+        late: asked after each update; where it says yes, the run stops there.
+        checkpoint_seconds: time between two checkpoints.
+        here: the processes that share the work; None is this one alone.
+        say: receives a line for each run.
+
+    Raises:
+        Stopped: time was up, or somebody interrupted; started again it goes on.
+        ValueError: the folder holds runs of another form of the preset, or the lanes
+            do not divide among the processes.
+        FileNotFoundError: the corpus is not there.
+        OSError: the disk is full; the last checkpoint is whole.
+    """
+    here = here or processes()
+    corpus = streams.load_corpus(preset.corpus)
+    for arm, seed in preset.runs():
+        one = _Run(preset, arm, seed, corpus, out, here)
+        if not one.finished():
+            one.train(late, checkpoint_seconds)
+            one.finish()
+        if here.rank == 0:
+            say(one.line())
+
+
+class _Run:
+    """One arm with one seed."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        arm: str,
+        seed: int,
+        corpus: Corpus,
+        out: Path,
+        here: Processes,
+    ) -> None:
+        self.preset, self.name, self.seed = preset, arm, seed
+        self.arm, self.corpus, self.here = preset.arms[arm], corpus, here
+        self.folder = folder_of(preset, arm, seed, out)
+        self.curve: list[list[float]] = []
+        self.valid: list[list[float]] = []
+        self.block: list[float] = []
+        self.seconds = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def finished(self) -> bool:
+        path = self.folder / "result.json"
+        if not path.exists():
+            return False
+        self._same(store.read_json(path)["preset"])
+        return True
+
+    def _same(self, found: dict[str, Any]) -> None:
+        changed = parted(found, self.preset)
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run of another version of {self.preset.title} "
+                f"({', '.join(changed)}); move it away, or give --out"
+            )
+
+    def train(self, late: Callable[[], bool], checkpoint_seconds: float) -> None:
+        training = self._training()
+        if self.checkpoint.exists():
+            self._restore(training)
+        steps, before = self.arm.training.steps, self.seconds
+        begun = saved = time.monotonic()
+        for update in self._shown(training):
+            self.block.append(update.bits)
+            number, last = update.number, update.number == steps
+            if number % BLOCK == 0 or last:
+                self.curve.append([number, sum(self.block) / len(self.block)])
+                self.block.clear()
+            if number % self.preset.valid_every == 0 or last:
+                self.valid.append([number, self._valid(training.model)])
+            stop = self._any(late())
+            if stop or last or self._any(time.monotonic() - saved > checkpoint_seconds):
+                saved = time.monotonic()
+                self.seconds = before + saved - begun
+                self._save(training)
+            if stop and not last:
+                raise Stopped(f"stopped at update {number} of {steps} of {self.title}")
+        self.model = training.model
+
+    @property
+    def title(self) -> str:
+        return f"{self.preset.title} {self.name}-{self.seed}"
+
+    def _any(self, here: bool) -> bool:
+        """Agree with the other processes: all save and stop at the same update."""
+        if self.here.size == 1:
+            return here
+        return bool(self.here.total(torch.tensor(int(here))).item())
+
+    def _training(self) -> Training:
+        torch.manual_seed(self.seed)
+        model = build(self.arm).to(self.here.device)
+        segment = self.arm.config.segment_length
+        whole = TextStream(self.corpus.train, self.arm.batch, segment)
+        stream = whole if self.here.size == 1 else self._share(whole)
+        return Training(model, stream, self.arm.training, self.here.total)
+
+    def _share(self, whole: Stream) -> Stream:
+        torch.manual_seed(self.seed + 7919 * self.here.rank)
+        return Lanes(whole, self.here.rank, self.here.size)
+
+    def _shown(self, training: Training) -> Iterator[Any]:
+        from tqdm import tqdm
+
+        quiet = True if self.here.rank else None
+        with tqdm(
+            training,
+            desc=f"{self.name}-{self.seed}",
+            total=self.arm.training.steps,
+            initial=training.done,
+            disable=quiet,
+            mininterval=1.0,
+        ) as bar:
+            for update in bar:
+                bar.set_postfix(bits=f"{update.bits:.3f}", refresh=False)
+                yield update
+
+    def _valid(self, model: Any) -> float:
+        if self.here.rank:
+            return 0.0
+        wanted = Measure(split="valid", batch=self.arm.batch, warm_up=0)
+        return round(measure(model, self.corpus, wanted)["bits"], 4)
+
+    def _save(self, training: Training) -> None:
+        state = training.state_dict()
+        state["memory"] = _gathered(bare(training.memory), self.here.gather)
+        random = [torch.get_rng_state()]
+        if self.here.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(self.here.device))
+        everyone = self.here.gather_list(random)
+        if self.here.rank == 0:
+            own: dict[str, Any] = {"preset": describe(self.preset)}
+            own |= {"random": everyone, "block": self.block}
+            own |= {"curve": self.curve, "valid": self.valid, "seconds": self.seconds}
+            store.write(self.checkpoint, {"training": state, **own})
+
+    def _restore(self, training: Training) -> None:
+        saved = store.read(self.checkpoint)
+        self._same(saved["preset"])
+        if len(saved["random"]) != self.here.size:
+            raise ValueError(
+                f"{self.title} was begun with {len(saved['random'])} processes and is "
+                f"resumed with {self.here.size}; use as many"
+            )
+        state, rank, count = saved["training"], self.here.rank, self.here.size
+        state["memory"] = _shared(state["memory"], rank, count)
+        training.load_state_dict(state)
+        self.curve, self.valid = saved["curve"], saved["valid"]
+        self.seconds, self.block = saved["seconds"], saved["block"]
+        # Last, because everything before may have drawn numbers.
+        cpu, *gpu = saved["random"][rank]
+        torch.set_rng_state(cpu)
+        if gpu and self.here.device.type == "cuda":
+            torch.cuda.set_rng_state(gpu[0], self.here.device)
+
+    def finish(self) -> None:
+        if self.here.rank:
+            return
+        model = self.model
+        found = {
+            name: measure(model, self.corpus, wanted)
+            for name, wanted in self.arm.measures.items()
+        }
+        size = sum(p.numel() for p in model.parameters())
+        result = {
+            "arm": self.name,
+            "seed": self.seed,
+            "preset": describe(self.preset),
+            "parameters": size,
+            "state_bytes": state_bytes(model, self.here.device),
+            "tokens": self._tokens(),
+            "minutes": round(self.seconds / 60, 2),
+            "curve": self.curve,
+            "valid": self.valid,
+            "measures": found,
+            "corpus": corpus_facts(self.corpus),
+            "device": device_name(self.here.device),
+            "processes": self.here.size,
+            "versions": {"python": platform.python_version(), "torch": _torch()},
+        }
+        weights = {k: v.cpu() for k, v in model.state_dict().items()}
+        store.write(self.folder / "weights.pt", weights)
+        store.write_json(self.folder / "result.json", result)
+        self.checkpoint.unlink()
+
+    def _tokens(self) -> int:
+        how = self.arm.training
+        segments = how.steps * how.truncation * how.accumulate
+        return segments * self.arm.batch * self.arm.config.segment_length
+
+    def line(self) -> str:
+        if not (self.folder / "result.json").exists():
+            return f"{self.title}: measured by the first process"
+        result = store.read_json(self.folder / "result.json")
+        bits = ", ".join(f"{k} {v['bits']:.3f}" for k, v in result["measures"].items())
+        return f"{self.title}: {bits} bits per byte, {result['minutes']:.1f} minutes"
+
+
+@torch.no_grad()
+def state_bytes(model: Any, device: torch.device) -> int:
+    """Return the bytes of one lane's memory, once it is full."""
+    tokens, memory, size = torch.zeros(1, model.config.segment_length).long(), None, -1
+    while memory is None or memory.nbytes > size:
+        size = -1 if memory is None else memory.nbytes
+        memory = model.eval()(tokens.to(device), memory)[1]
+    return memory.nbytes
+
+
+def corpus_facts(corpus: Corpus) -> dict[str, Any]:
+    """Return what a record says about its text."""
+    sizes = {split: len(getattr(corpus, split)) for split in streams.SPLITS}
+    return {"name": corpus.name, "source": corpus.source, "bytes": sizes}
+
+
+def _torch() -> str:
+    return torch.__version__.split("+")[0]
+
+
+def _gathered(memory: Any, gather: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(memory, tuple):
+        return tuple(_gathered(part, gather) for part in memory)
+    return gather(memory).cpu() if isinstance(memory, Tensor) else memory
+
+
+def _shared(memory: Any, rank: int, count: int) -> Any:
+    if isinstance(memory, tuple):
+        return tuple(_shared(part, rank, count) for part in memory)
+    if isinstance(memory, Tensor):
+        return memory.chunk(count)[rank].clone()
+    return memory
