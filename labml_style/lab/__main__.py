@@ -7,30 +7,43 @@ ends with 3 and goes on when it is started again.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 STOPPED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         status: int = options.command(options)
+        sys.stdout.flush()
         return status
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # head, for one, reads no further than it needs
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         text = " ".join(str(error).split())
         print(f"lab: {text}", file=sys.stderr)
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lab: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m labml_style.lab", description="Run and record experiments."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

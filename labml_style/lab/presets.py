@@ -10,7 +10,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import (
+    MISSING,
+    Field,
+    dataclass,
+    field,
+    fields,
+    is_dataclass,
+    replace,
+)
 from typing import Any, Literal
 
 from labml_style.relative_attention import (
@@ -116,6 +124,10 @@ class Preset:
             raise ValueError(
                 f"corpus is {self.corpus!r}; expected one of {', '.join(CORPORA)}"
             )
+        if not self.seeds or not all(0 <= seed < 2**63 for seed in self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; expected whole numbers from 0")
+        if self.valid_every < 1:
+            raise ValueError(f"valid_every is {self.valid_every}; expected 1 or more")
 
     @property
     def title(self) -> str:
@@ -139,7 +151,7 @@ class Preset:
         for name, text in values.items():
             try:
                 value = ast.literal_eval(text)
-            except (SyntaxError, ValueError):
+            except (SyntaxError, TypeError, ValueError):
                 value = text
             preset = preset._with_value(name, value)
         return replace(preset, changed={**self.changed, **values})
@@ -160,6 +172,7 @@ class Preset:
         own = {"seeds", "corpus", "valid_every"}
         if name in own:
             value = (value,) if name == "seeds" and isinstance(value, int) else value
+            value = _like(getattr(self, name), value, name)
             return replace(self, **{name: value})
         if not found:
             arm = next(iter(self.arms.values()))
@@ -183,6 +196,10 @@ def _like(old: Any, value: Any, name: str) -> Any:
             f"--set {name}={value!r}: expected a value like {old!r}, of type "
             f"{type(old).__name__}"
         )
+    if isinstance(old, tuple) and old:
+        if isinstance(old[0], float) and len(old) != len(value):
+            raise ValueError(f"--set {name}={value!r}: expected {len(old)} values")
+        value = tuple(_like(old[0], part, name) for part in value)
     return value
 
 
@@ -217,22 +234,28 @@ def parted(old: Any, new: Any, where: str = "") -> list[str]:
         where: name of the part that is looked at.
     """
     if is_dataclass(new) and not isinstance(new, type):
-        found = [f"{where}{name}" for name in old.keys() - _names(new)]
+        if not isinstance(old, dict):
+            return [where.rstrip(".") or "all of it"]
+        found = [f"{where}{name}" for name in sorted(old.keys() - _names(new))]
         for one in fields(new):
             value, name = getattr(new, one.name), f"{where}{one.name}"
             if isinstance(new, Preset) and one.name in ("question", "minutes"):
                 continue
             if one.name in old:
                 found += parted(old[one.name], value, f"{name}.")
-            elif value != one.default:
+            elif value != _default(one):
                 found.append(name)
         return found
     if isinstance(new, dict) and isinstance(old, dict):
-        found = [f"{where}{name}" for name in old.keys() ^ new.keys()]
-        for name in old.keys() & new.keys():
+        found = [f"{where}{name}" for name in sorted(old.keys() ^ new.keys())]
+        for name in sorted(old.keys() & new.keys()):
             found += parted(old[name], new[name], f"{where}{name}.")
         return found
     return [] if describe(new) == old else [where.rstrip(".")]
+
+
+def _default(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def find(name: str, form: str | None = None, *, gpu: bool = False) -> Preset:
@@ -438,12 +461,12 @@ PRESETS: tuple[Preset, ...] = (
         _GPU, 3, form="gpu", corpus="tiny-shakespeare", seeds=(0, 1, 2), minutes=45
     ),
     _positions(
-        _CPU,
+        replace(_CPU, training=replace(FEW, steps=1000)),
         (0, 16, 32, 64, 128, 256),
         form="cpu",
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
-        minutes=40,
+        minutes=25,
     ),
     _cost(
         replace(_CPU, training=replace(FEW, steps=300)),

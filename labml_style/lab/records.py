@@ -7,6 +7,7 @@ is wrong with one, and `page` writes the site's page of results from all of them
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from importlib.resources import files
@@ -15,7 +16,7 @@ from typing import Any
 
 from labml_style.lab import store
 from labml_style.lab.presets import PRESETS, Preset, describe, digest, parted
-from labml_style.lab.runner import build, folder_of, measure, state_of
+from labml_style.lab.runner import build, folder_of, measure, result_of, state_of
 from labml_style.streams import load_corpus
 
 __all__ = [
@@ -95,18 +96,21 @@ def collect(preset: Preset, out: Path) -> dict[str, Any]:
             f"{preset.title}: {len(open_runs)} of {len(preset.runs())} runs are not "
             f"done ({', '.join(open_runs)}); run {preset.title} first"
         )
-    results = [
-        store.read_json(folder_of(preset, arm, seed, out) / "result.json")
-        for arm, seed in preset.runs()
-    ]
-    for result in results:
+    results = [result_of(folder_of(preset, *one, out)) for one in preset.runs()]
+    shared = ("corpus", "device", "processes", "versions")
+    for (arm, seed), result in zip(preset.runs(), results, strict=True):
+        lost = {*_RUN, *shared} - result.keys()
+        if lost:
+            raise ValueError(
+                f"{preset.title} {arm}-{seed}: its result has no "
+                f"{', '.join(sorted(lost))}; run it again"
+            )
         changed = parted(result["preset"], preset)
         if changed:
             raise ValueError(
-                f"{preset.title} changed since {result['arm']}-{result['seed']} ran "
+                f"{preset.title} changed since {arm}-{seed} ran "
                 f"({', '.join(changed)}); run it again"
             )
-    shared = ("corpus", "device", "processes", "versions")
     for name in shared:
         if any(result[name] != results[0][name] for result in results):
             raise ValueError(
@@ -133,11 +137,21 @@ def problems(record: Any, preset: Preset | None = None) -> list[str]:
     if found:
         return found
     for run in record["runs"]:
-        where = f"run {run.get('arm')}-{run.get('seed')}"
-        found += _wrong(run, _RUN, where)
-        for name, one in dict(run.get("measures", {})).items():
+        about = run if isinstance(run, dict) else {}
+        where = f"run {about.get('arm')}-{about.get('seed')}"
+        wrong = list(_wrong(run, _RUN, where))
+        if wrong:
+            found += wrong
+            continue
+        for name, one in run["measures"].items():
             found += _wrong(one, _MEASURE, f"{where}, {name}")
-    if preset is not None:
+    if record["schema"] != SCHEMA:
+        found.append(f"record: schema is {record['schema']}; expected {SCHEMA}")
+    if record["digest"] != digest(record["preset"]):
+        found.append("record: digest is not that of its preset; run it again")
+    if preset is not None and not found:
+        if record["title"] != preset.title:
+            found.append(f"record: title is {record['title']}, not {preset.title}")
         changed = parted(record["preset"], preset)
         if changed:
             found.append(
@@ -147,6 +161,14 @@ def problems(record: Any, preset: Preset | None = None) -> list[str]:
         runs = [(run["arm"], run["seed"]) for run in record["runs"]]
         if runs != preset.runs():
             found.append(f"{record['title']}: runs {runs}, expected {preset.runs()}")
+            return found
+        for run in record["runs"]:
+            odd = run["measures"].keys() ^ preset.arms[run["arm"]].measures.keys()
+            for name in sorted(odd):
+                found.append(
+                    f"run {run['arm']}-{run['seed']}: measure {name} is "
+                    f"{'unknown' if name in run['measures'] else 'missing'}"
+                )
     return found
 
 
@@ -154,9 +176,9 @@ def _wrong(value: Any, schema: dict[str, Any], where: str) -> Iterable[str]:
     if not isinstance(value, dict):
         yield f"{where} is {type(value).__name__}; expected an object"
         return
-    for name in schema.keys() ^ value.keys():
+    for name in sorted(schema.keys() ^ value.keys()):
         yield f"{where}: {name} is {'missing' if name in schema else 'unknown'}"
-    for name in schema.keys() & value.keys():
+    for name in sorted(schema.keys() & value.keys()):
         if not isinstance(value[name], schema[name]):
             yield f"{where}: {name} is {value[name]!r:.40}"
 
@@ -164,25 +186,17 @@ def _wrong(value: Any, schema: dict[str, Any], where: str) -> Iterable[str]:
 def write(record: dict[str, Any], folder: Path = FOLDER) -> Path:
     """Write a record beside the others; return its path."""
     path = folder / f"{record['title']}.json"
-    lines = json.dumps(record, sort_keys=True, allow_nan=False, indent=1)
-    # Curves on one line each: a record is read by people too.
-    lines = _compact(lines)
-    store.write_bytes(path, lines.encode() + b"\n")
+    text = _compact(json.dumps(record, sort_keys=True, allow_nan=False, indent=1))
+    store.write_bytes(path, text.encode() + b"\n")
     return path
 
 
 def _compact(text: str) -> str:
-    out: list[str] = []
-    inside = 0
-    for line in text.splitlines():
-        if inside:
-            out[-1] += line.strip() + (" " if line.endswith(",") else "")
-        else:
-            out.append(line)
-        inside += line.count("[") - line.count("]")
-        if out[-1].rstrip().endswith('"runs": ['):
-            inside = 0
-    return "\n".join(out)
+    """Put lists of numbers on one line each: a record is read by people too.
+
+    A string holds no line break, so what looks like a list inside one stays as it is.
+    """
+    return re.sub(r"\[\n[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def load(name: str, form: str | None = None) -> dict[str, Any]:
@@ -200,7 +214,7 @@ def load(name: str, form: str | None = None) -> dict[str, Any]:
     for one in (form,) if form else ("gpu", "cpu"):
         path = FOLDER / f"{name}@{one}.json"
         if path.exists():
-            record: dict[str, Any] = json.loads(path.read_text())
+            record: dict[str, Any] = store.read_json(path)
             return record
     known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json"))) or "none yet"
     raise ValueError(f"no record of {name!r}; there are: {known}")
@@ -230,7 +244,7 @@ def page(folder: Path = FOLDER) -> str:
         if not path.exists():
             missing.append(preset)
             continue
-        parts.append(_section(json.loads(path.read_text())))
+        parts.append(_section(store.read_json(path)))
     parts.append(_missing(missing))
     return "\n".join(parts)
 
@@ -317,16 +331,22 @@ def kept(preset: Preset, folder: Path = KEPT) -> Any:
         raise ValueError("; ".join(wrong))
     if preset.keep is None or not path.exists():
         raise ValueError(f"no weights were kept with {preset.title}")
-    with safetensors.safe_open(str(path), "pt") as file:
-        about = file.metadata() or {}
-        weights = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            about = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
     if about.get("digest") != record["digest"]:
         raise ValueError(
             f"{path.name} is of digest {about.get('digest')}, the record of "
             f"{record['digest']}; write the record again"
         )
     model = build(preset.arms[preset.keep.rpartition("-")[0]])
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the model ({error})") from error
     return model
 
 

@@ -7,6 +7,7 @@ a CPU its losses are the same to the last bit as if it had never stopped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from labml_style import streams
 from labml_style.lab import store
+from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.streams import Batch, Corpus, Stream, TextStream
 from labml_style.training import (
@@ -61,7 +63,10 @@ class Processes(NamedTuple):
 
 
 def processes(device: str | None = None) -> Processes:
-    """Return this process alone, or all that `accelerate launch` started.
+    """Return this process alone, or all that `accelerate launch` or `torchrun` started.
+
+    On CPUs `accelerate launch --cpu` starts a single one, whatever number it is given;
+    with `--multi_gpu`, and `--device cpu` for the lab, it starts as many.
 
     Args:
         device: `"cpu"` or `"cuda"`; None takes a GPU where there is one.
@@ -133,8 +138,9 @@ def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
     """Evaluate a model as a preset says.
 
     Returns:
-        `bits` in the mean, `by_position`, how many targets were `scored`, how many
-        `guessed` (the warm-up included, where it was computed), and `seconds`.
+        `bits` in the mean, `by_position` (None where nothing was scored), how many
+        targets were `scored`, how many `guessed` (the warm-up included, where it was
+        computed), and `seconds`.
     """
     tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
     segment = wanted.segment_length or model.config.segment_length
@@ -154,7 +160,7 @@ def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
         guessed = len(tokens) - 1
     return {
         "bits": found.mean,
-        "by_position": [round(x, 4) for x in found.bits.tolist()],
+        "by_position": [None if x != x else round(x, 4) for x in found.bits.tolist()],
         "scored": int(found.scored.sum()),
         "guessed": guessed,
         "seconds": round(time.perf_counter() - begun, 3),
@@ -173,6 +179,19 @@ def state_of(preset: Preset, arm: str, seed: int, out: Path) -> str:
     if (folder / "result.json").exists():
         return "done"
     return "begun" if (folder / "checkpoint.pt").exists() else "new"
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """Return the result of a run that is done.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / "result.json"
+    result = store.read_json(path)
+    if not isinstance(result, dict) or "preset" not in result:
+        raise ValueError(f"{path} is damaged (it names no preset); delete it")
+    return result
 
 
 def run(
@@ -196,20 +215,34 @@ def run(
 
     Raises:
         Stopped: time was up, or somebody interrupted; started again it goes on.
-        ValueError: the folder holds runs of another form of the preset, or the lanes
-            do not divide among the processes.
+        ValueError: the folder holds runs of another form of the preset, another
+            command is at work in it, or the lanes do not divide among the processes.
         FileNotFoundError: the corpus is not there.
         OSError: the disk is full; the last checkpoint is whole.
     """
     here = here or processes()
     corpus = streams.load_corpus(preset.corpus)
-    for arm, seed in preset.runs():
-        one = _Run(preset, arm, seed, corpus, out, here)
-        if not one.finished():
-            one.train(late, checkpoint_seconds)
-            one.finish()
-        if here.rank == 0:
-            say(one.line())
+    with contextlib.nullcontext() if here.rank else _alone(preset, out):
+        for arm, seed in preset.runs():
+            one = _Run(preset, arm, seed, corpus, out, here)
+            if not one.finished():
+                one.train(late, checkpoint_seconds)
+                one.finish()
+            if here.rank == 0:
+                say(one.line())
+
+
+@contextlib.contextmanager
+def _alone(preset: Preset, out: Path) -> Iterator[None]:
+    """Hold a preset's folder; as in `download`, the empty lock file stays."""
+    folder = folder_of(preset, "", 0, out).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if not _locked(lock):
+            raise ValueError(
+                f"another command is at work in {folder}; wait for it, or give --out"
+            )
+        yield
 
 
 class _Run:
@@ -237,10 +270,11 @@ class _Run:
         return self.folder / "checkpoint.pt"
 
     def finished(self) -> bool:
-        path = self.folder / "result.json"
-        if not path.exists():
+        if not (self.folder / "result.json").exists():
             return False
-        self._same(store.read_json(path)["preset"])
+        self._same(result_of(self.folder)["preset"])
+        if not self.here.rank:  # it stays where a run is killed after its result
+            self.checkpoint.unlink(missing_ok=True)
         return True
 
     def _same(self, found: dict[str, Any]) -> None:
@@ -333,6 +367,16 @@ class _Run:
 
     def _restore(self, training: Training) -> None:
         saved = store.read(self.checkpoint)
+        try:
+            self._resume(training, saved)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{self.checkpoint} cannot be resumed ({type(error).__name__}: "
+                f"{error}); if the code changed since it was written, delete it, and "
+                "the run starts from its beginning"
+            ) from error
+
+    def _resume(self, training: Training, saved: dict[str, Any]) -> None:
         self._same(saved["preset"])
         if len(saved["random"]) != self.here.size:
             raise ValueError(
@@ -388,7 +432,7 @@ class _Run:
     def line(self) -> str:
         if not (self.folder / "result.json").exists():
             return f"{self.title}: measured by the first process"
-        result = store.read_json(self.folder / "result.json")
+        result = result_of(self.folder)
         bits = ", ".join(f"{k} {v['bits']:.3f}" for k, v in result["measures"].items())
         return f"{self.title}: {bits} bits per byte, {result['minutes']:.1f} minutes"
 

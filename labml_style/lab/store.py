@@ -22,7 +22,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         OSError: the disk is full, or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # One name for every process, so that a part left by one that was killed is
+    # overwritten by the next.
+    part = path.with_name(f"{path.name}.part")
     with _removed_on_error(part):
         with open(part, "wb") as file:
             file.write(content)
@@ -35,7 +37,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def _removed_on_error(part: Path) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(part)  # a full disk does not say for which file
         part.unlink(missing_ok=True)
         raise
 
@@ -52,11 +56,14 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the file is damaged.
+        OSError: it cannot be read.
     """
+    # Read first: of a file that was cut, torch says that the system cannot read it.
+    content = io.BytesIO(path.read_bytes())
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
+        state: dict[str, Any] = torch.load(
+            content, map_location="cpu", weights_only=True
+        )
     except Exception as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}); delete it, and the run "

@@ -303,8 +303,8 @@ def stamp(cells: Iterable[NotebookNode], root: Path) -> str:
     """A hash over everything of ours that a notebook's outputs depend on.
 
     That is its code cells, the modules of the package they import, directly or through
-    one another, and the files that those name. Comments, layout, docstrings and
-    Markdown do not count, nor does the first cell.
+    one another, the files that those name, and the lab's records that the cells name.
+    Comments, layout, docstrings and Markdown do not count, nor does the first cell.
 
     Args:
         cells: the notebook's cells.
@@ -321,6 +321,11 @@ def stamp(cells: Iterable[NotebookNode], root: Path) -> str:
         parts += [name, normal_form(source)]
         for file in sorted(set(_files(source, path.parent))):
             parts += [file.name, hashlib.sha256(file.read_bytes()).hexdigest()]
+    named = {name for source in code for name in re.findall(r"\w[\w-]*@\w+", source)}
+    for name in sorted(named):
+        record = root / "lab" / "records" / f"{name}.json"
+        if record.is_file():
+            parts += [name, hashlib.sha256(record.read_bytes()).hexdigest()]
     return digest("\0".join(parts))[:16]
 
 

@@ -224,6 +224,19 @@ def test_stamp_sees_a_file_that_a_module_names(project: Path) -> None:
     assert mark(project, "first") != before
 
 
+def test_stamp_sees_a_record_that_a_cell_names(project: Path) -> None:
+    edit(project / "toy/second.py", 'print("!")', 'print("pebble-toss@cpu")')
+    without = mark(project, "second")
+    records = project / "toy/lab/records"
+    records.mkdir(parents=True)
+    (records / "other@cpu.json").write_text("1")
+    assert mark(project, "second") == without
+    (records / "pebble-toss@cpu.json").write_text("1")
+    before = mark(project, "second")
+    (records / "pebble-toss@cpu.json").write_text("2")
+    assert len({without, before, mark(project, "second")}) == 3
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
