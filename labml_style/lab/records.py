@@ -14,10 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from labml_style.lab import store
+from labml_style.lab import runner, store
 from labml_style.lab.presets import PRESETS, Preset, describe, digest, parted
 from labml_style.lab.runner import build, folder_of, measure, result_of, state_of
-from labml_style.streams import load_corpus
 
 __all__ = [
     "FOLDER",
@@ -357,7 +356,7 @@ def verify(preset: Preset) -> Iterable[tuple[str, float, float]]:
         ValueError: there is no record, or no weights are kept with it.
     """
     record, model = load(preset.title), kept(preset)
-    corpus = load_corpus(preset.corpus)
+    corpus = runner.load(preset)
     arm, _, seed = str(preset.keep).rpartition("-")
     [run] = [r for r in record["runs"] if (r["arm"], r["seed"]) == (arm, int(seed))]
     for name, wanted in preset.arms[arm].measures.items():

@@ -23,6 +23,7 @@ from labml_style import streams
 from labml_style.lab import store
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
+from labml_style.lab.words import as_words
 from labml_style.streams import Batch, Corpus, Stream, TextStream
 from labml_style.training import (
     Evaluation,
@@ -32,7 +33,16 @@ from labml_style.training import (
     evaluate_window,
 )
 
-__all__ = ["Processes", "Stopped", "build", "device_name", "measure", "run", "state_of"]
+__all__ = [
+    "Processes",
+    "Stopped",
+    "build",
+    "device_name",
+    "load",
+    "measure",
+    "run",
+    "state_of",
+]
 
 BLOCK = 50
 """Updates that a point of the training curve is the mean of."""
@@ -167,6 +177,26 @@ def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
     }
 
 
+def load(preset: Preset) -> Corpus:
+    """Load a preset's corpus, in bytes or in words.
+
+    Raises:
+        ValueError: the vocabulary of an arm is not the number of words.
+        FileNotFoundError: the corpus is not there.
+    """
+    corpus = streams.load_corpus(preset.corpus)
+    if preset.tokens == "bytes":
+        return corpus
+    corpus, words = as_words(corpus)
+    for name, arm in preset.arms.items():
+        if arm.config.vocabulary != len(words):
+            raise ValueError(
+                f"{preset.title} {name}: vocabulary is {arm.config.vocabulary}, and "
+                f"{preset.corpus} has {len(words)} words"
+            )
+    return corpus
+
+
 def folder_of(preset: Preset, arm: str, seed: int, out: Path) -> Path:
     """Return the folder of one run."""
     changed = "".join(f",{k}={v}" for k, v in sorted(preset.changed.items()))
@@ -221,7 +251,7 @@ def run(
         OSError: the disk is full; the last checkpoint is whole.
     """
     here = here or processes()
-    corpus = streams.load_corpus(preset.corpus)
+    corpus = load(preset)
     with contextlib.nullcontext() if here.rank else _alone(preset, out):
         for arm, seed in preset.runs():
             one = _Run(preset, arm, seed, corpus, out, here)

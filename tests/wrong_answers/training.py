@@ -22,6 +22,7 @@ def stay_then_fall(update, config, share):
 @torch.no_grad()
 def evaluate_after(model, before, stream):
     memory, cost, scored = None, 0.0, 0
+    model.eval()
     for one in (before, stream):
         for tokens, targets, reset in (one.at(i) for i in range(len(one))):
             memory = memory.reset(reset) if memory else None
@@ -29,6 +30,7 @@ def evaluate_after(model, before, stream):
             if one is stream:
                 cost += nats(logits, targets).sum().item() / math.log(2)
                 scored += (targets >= 0).sum().item()
+    model.train()
     return cost / scored
 """,
     # Takes the cost of the whole window each time, and so counts segments twice.

@@ -1,0 +1,195 @@
+"""What the tests of the lab share: a small preset, its command line, one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from labml_style import streams
+from labml_style.lab import presets, records, store
+from labml_style.lab.__main__ import main
+from labml_style.lab.presets import Preset
+from labml_style.lab.runner import folder_of
+from labml_style.streams import Corpus
+
+
+class Answer(NamedTuple):
+    """What a command line answered."""
+
+    status: int
+    out: list[str]
+    err: list[str]
+
+    @property
+    def line(self) -> str:
+        """The one line on standard error."""
+        assert len(self.err) == 1, self.err
+        return self.err[0]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute as subprocesses do, and leave random numbers as they were."""
+    before, random = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    torch.set_rng_state(random)
+
+
+@pytest.fixture
+def lab(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., Answer]]:
+    """Give the command line, within this process, with runs in an empty folder."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+
+    def call(*arguments: object) -> Answer:
+        words = [str(one) for one in arguments]
+        if words and words[0] in ("list", "run", "resume", "record"):
+            words += ["--out", str(tmp_path / "runs")]
+        capsys.readouterr()
+        try:
+            status = main(words)
+        except SystemExit as end:  # argparse
+            assert isinstance(end.code, int)
+            status = end.code
+        finally:
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return Answer(status, out.splitlines(), err.splitlines())
+
+    yield call
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Preset:
+    """Give a preset that is trained in a second, in the place of `smoke`."""
+    smoke = presets.find("smoke")
+    arms = {
+        name: replace(
+            arm,
+            config=replace(arm.config, d_model=8, d_ff=8),
+            training=replace(arm.training, steps=7, warmup=2),
+            measures={"carried": replace(arm.measures["carried"], limit=600)},
+        )
+        for name, arm in smoke.arms.items()
+    }
+    preset = replace(smoke, arms=arms, valid_every=3)
+    others = tuple(one for one in presets.PRESETS if one is not smoke)
+    monkeypatch.setattr(presets, "PRESETS", (preset, *others))
+    monkeypatch.setattr(records, "PRESETS", (preset, *others))
+    return preset
+
+
+@pytest.fixture
+def text(monkeypatch: pytest.MonkeyPatch) -> Corpus:
+    """Give a text that is read more than once in a few updates."""
+    whole = streams.load_corpus("python-docs")
+    cut = whole._replace(
+        train=whole.train[:600], valid=whole.valid[:300], test=whole.test[:700]
+    )
+    monkeypatch.setattr(streams, "load_corpus", lambda name: cut)
+    monkeypatch.setattr(records, "load_corpus", lambda name: cut)
+    return cut
+
+
+@pytest.fixture(scope="session")
+def outcomes() -> Callable[[Preset, Path], list[dict[str, Any]]]:
+    """Give a function that returns what must be the same, bit for bit, run by run."""
+
+    def read(preset: Preset, out: Path) -> list[dict[str, Any]]:
+        return [one(folder_of(preset, *run, out)) for run in preset.runs()]
+
+    def one(folder: Path) -> dict[str, Any]:
+        files = sorted(path.name for path in folder.iterdir())
+        assert files == ["result.json", "weights.pt"]
+        result = store.read_json(folder / "result.json")
+        for measure in result["measures"].values():
+            del measure["seconds"]
+        names = ("curve", "valid", "measures", "parameters", "state_bytes", "tokens")
+        weights = store.read(folder / "weights.pt")
+        return {
+            **{name: result[name] for name in names},
+            **{name: value.numpy().tobytes() for name, value in weights.items()},
+        }
+
+    return read
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put records and kept weights into an empty folder, and return it."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setattr(records, "FOLDER", folder)
+    monkeypatch.setattr(records, "KEPT", folder)
+    # The folders are also defaults of parameters, and those were bound at import.
+    for one in (records.write, records.keep, records.kept, records.page):
+        monkeypatch.setattr(one, "__defaults__", (folder,))
+    return folder
+
+
+class Command:
+    """The command line as a process of its own.
+
+    Args:
+        root: the repository.
+        words: of the command.
+        environment: variables besides those of this process.
+        launcher: what comes between `python -m` and the module's name.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *words: object,
+        environment: dict[str, str] | None = None,
+        launcher: tuple[str, ...] = (),
+    ) -> None:
+        command = [sys.executable, *launcher, "-m", "labml_style.lab"]
+        self.process = subprocess.Popen(
+            [*command, *map(str, words)],
+            cwd=root,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self, seconds: float = 120.0) -> Answer:
+        """Wait for the end."""
+        out, err = self.process.communicate(timeout=seconds)
+        return Answer(self.process.returncode, out.splitlines(), err.splitlines())
+
+    def close(self) -> None:
+        """End the process, where it did not end by itself."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def command(root: Path) -> Iterator[Callable[..., Command]]:
+    """Start the command line as a process; what still runs at the end is killed."""
+    started: list[Command] = []
+
+    def start(*words: object, **how: Any) -> Command:
+        started.append(Command(root, *words, **how))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()

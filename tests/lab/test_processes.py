@@ -1,0 +1,177 @@
+"""Several processes train what one would: on CPUs, with gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labml_style.lab import presets, runner, store
+from labml_style.lab.presets import Preset
+from labml_style.lab.runner import folder_of
+
+Start = Callable[..., Any]
+Outcomes = Callable[[Preset, Path], list[dict[str, Any]]]
+
+pytestmark = pytest.mark.slow
+
+EXACT = {"precision": "float64", "dropout": "0.0", "truncation": "2", "steps": "12"}
+
+
+def port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        number: int = one.getsockname()[1]
+    return number
+
+
+def numbers(value: Any) -> list[float]:
+    """Return all numbers in a value, in order."""
+    if isinstance(value, dict):
+        value = [value[name] for name in sorted(value)]
+    if isinstance(value, list):
+        return [number for part in value for number in numbers(part)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_two_processes_of_accelerate_give_the_curve_of_one(
+    command: Start, tmp_path: Path
+) -> None:
+    preset = presets.find("smoke").with_values(EXACT)
+    accelerate = ("-m", "accelerate.commands.launch", "--multi_gpu")
+    one = command(
+        *("run", "smoke", "--device", "cpu", "--out", tmp_path / "two"),
+        *("--set", *(f"{name}={value}" for name, value in EXACT.items())),
+        launcher=(
+            *(*accelerate, "--num_processes", "2", "--num_machines", "1"),
+            *("--mixed_precision", "no", "--dynamo_backend", "no"),
+            *("--main_process_port", str(port())),
+        ),
+    )
+    runner.run(preset, out=tmp_path / "one", say=lambda line: None)
+    answer = one.answer()
+    assert answer.status == 0, answer.err
+    assert [line.split(":")[0] for line in answer.out] == [
+        "smoke@cpu memory-0",
+        "smoke@cpu alone-0",
+    ]
+    for arm, seed in preset.runs():
+        folders = [folder_of(preset, arm, seed, tmp_path / x) for x in ("one", "two")]
+        first, second = (store.read_json(f / "result.json") for f in folders)
+        assert (first["processes"], second["processes"]) == (1, 2)
+        for result in (first, second):
+            for measure in result["measures"].values():
+                del measure["seconds"]
+        for name in ("curve", "valid", "measures"):
+            left, right = numbers(first[name]), numbers(second[name])
+            assert len(left) == len(right) > 1
+            assert max(abs(a - b) for a, b in zip(left, right, strict=True)) < 1e-10
+        for name in ("tokens", "parameters", "state_bytes"):
+            assert first[name] == second[name]
+        one_weights, two_weights = (store.read(f / "weights.pt") for f in folders)
+        for name, weight in one_weights.items():
+            assert (weight - two_weights[name]).abs().max() < 1e-9, name
+
+
+# What each of the two processes does, one after the other: a run that nothing stops,
+# the same stopped again and again by a wish of the second process alone, one that is
+# left as it was stopped, and one whose lanes do not divide.
+TWO = """
+import sys
+from pathlib import Path
+
+import torch
+
+from labml_style.lab import presets, runner
+
+out, values = Path(sys.argv[1]), dict(x.split("=") for x in sys.argv[2:])
+here = runner.processes("cpu")
+assert (here.size, here.device.type) == (2, "cpu")
+preset = presets.find("smoke").with_values(values)
+
+
+def run(name, late=lambda: False, preset=preset):
+    try:
+        runner.run(preset, out=out / name, late=late, here=here, say=lambda line: None)
+    except runner.Stopped:
+        here.gather_list(0)  # wait until the first process has written
+        return True
+    return False
+
+
+assert not run("whole")
+asked, stops = 0, 0
+
+
+def sometimes():
+    global asked
+    asked += 1
+    return here.rank == 1 and asked % 3 == 0
+
+
+while run("parts", sometimes):
+    torch.manual_seed(stops)  # nothing that a new process would not have
+    stops += 1
+assert run("left", lambda: here.rank == 0)
+try:
+    run("odd", preset=preset.with_values({"batch": "3"}))
+except ValueError as error:
+    print(here.rank, stops, error)
+"""
+
+
+def test_two_processes_resume_what_two_began_and_one_is_refused(
+    root: Path,
+    tmp_path: Path,
+    outcomes: Outcomes,
+    capsys: pytest.CaptureFixture[str],
+    lab: Callable[..., Any],
+) -> None:
+    values = {"truncation": "2", "steps": "8", "d_model": "8"}
+    words = [f"{name}={value}" for name, value in values.items()]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "WORLD_SIZE": "2"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(tmp_path), *words],
+            cwd=root,
+            env={
+                **os.environ,
+                **{"OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank},
+                **place,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        answers = [one.communicate(timeout=120) for one in both]
+    finally:
+        for one in both:
+            one.kill()
+    assert [one.returncode for one in both] == [0, 0], answers
+    said = "batch is 3 for 2 processes; give a multiple\n"
+    # 2 arms of 8 updates, stopped after every third that is not the last of its arm.
+    assert [out for out, _ in answers] == [f"{rank} 5 {said}" for rank in "01"]
+
+    preset = presets.find("smoke").with_values(values)
+    whole = outcomes(preset, tmp_path / "whole")
+    assert whole == outcomes(preset, tmp_path / "parts")
+    alone = tmp_path / "alone"
+    runner.run(preset, out=alone, say=lambda line: None)
+    assert outcomes(preset, alone) != whole, "dropout is drawn for each process"
+
+    left = folder_of(preset, "memory", 0, tmp_path / "left")
+    assert [path.name for path in left.iterdir()] == ["checkpoint.pt"]
+    (tmp_path / "left").rename(tmp_path / "runs")
+    answer = lab("resume", "smoke", "--set", *words)
+    assert answer.status == 2 and answer.out == []
+    assert "begun with 2 processes and is resumed with 1; use as many" in answer.line
