@@ -164,7 +164,7 @@ class TrainingConfig:
         steps: updates of the weights.
         learning_rate: the highest one.
         final_rate: the last one; if it is `learning_rate`, the rate stays there.
-        warmup: updates during which the rate rises from 0, at most `steps`.
+        warmup: updates during which the rate rises from 0.
         weight_decay: of matrices; vectors are not decayed.
         betas: of AdamW: how slowly its means of gradient and square forget.
         clip: largest norm of a group of gradients.
@@ -199,8 +199,6 @@ class TrainingConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
                 raise ValueError(f"{name} is {value}; expected {low} or more, in whole")
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup is {self.warmup}; expected at most {self.steps}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two in [0, 1)")
         for name in ("learning_rate", "clip"):
@@ -957,11 +955,11 @@ def evaluate_window(
 # about 40 minutes on two cores: `python -m labml_style.lab run recurrence@cpu`.
 
 # %% tags=["active-ipynb"]
-# from labml_style.lab import records
+# from labml_style.lab import results
 #
-# record = records.load("recurrence@cpu")
+# record = results.load("recurrence@cpu")
 # print(record["preset"]["expect"])
-# bits = {k: torch.tensor(v) for k, v in records.summary(record).items()}
+# bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
 # arms = {"A": ("memory", "carried"), "B": ("alone", "carried")}
 # arms |= {"C": ("longer", "carried"), "D": ("alone", "window")}
 # for name, key in arms.items():
@@ -1017,9 +1015,9 @@ def evaluate_window(
 # `python -m labml_style.lab run positions@cpu`.
 
 # %% tags=["active-ipynb"]
-# record = records.load("positions@cpu")
+# record = results.load("positions@cpu")
 # print(record["preset"]["expect"])
-# bits = {k: torch.tensor(v) for k, v in records.summary(record).items()}
+# bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
 # lengths = [0, 16, 32, 64, 128, 256]
 # print("slots   ", *(f"{m:6}" for m in lengths))
 # found = {}
@@ -1062,7 +1060,7 @@ def evaluate_window(
 # `python -m labml_style.lab run evaluation-cost@cpu`, about five minutes.
 
 # %% tags=["active-ipynb"]
-# record = records.load("evaluation-cost@cpu")
+# record = results.load("evaluation-cost@cpu")
 # print(record["preset"]["expect"])
 # spent = {}
 # for run in record["runs"]:

@@ -83,7 +83,6 @@ def grads(model: nn.Module) -> Tensor:
         ("steps", 0),
         ("steps", 2.5),
         ("warmup", -1),
-        ("warmup", 5),
         ("betas", (0.9, 1.0)),
         ("truncation", 0),
         ("accumulate", 0),

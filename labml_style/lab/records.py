@@ -1,7 +1,8 @@
-"""Records: what the runs of a preset found, in one file that pages draw from.
+"""Records, to write: what the runs of a preset found, in one file.
 
-`collect` makes a record when every run is done, `load` reads one, `problems` says what
-is wrong with one, and `page` writes the site's page of results from all of them.
+`collect` makes a record when every run is done, `problems` says what is wrong with one,
+`keep` stores weights with it, `verify` measures those again, and `page` writes the
+site's page of results from all of them. `results` reads.
 """
 
 from __future__ import annotations
@@ -10,30 +11,24 @@ import json
 import re
 import statistics
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from labml_style.lab import runner, store
 from labml_style.lab.presets import PRESETS, Preset, describe, digest, parted
+from labml_style.lab.results import FOLDER, load, summary
 from labml_style.lab.runner import build, folder_of, measure, result_of, state_of
 
 __all__ = [
-    "FOLDER",
     "KEPT",
     "collect",
     "keep",
     "kept",
-    "load",
     "page",
     "problems",
-    "summary",
     "verify",
     "write",
 ]
-
-FOLDER = Path(str(files("labml_style.lab"))) / "records"
-"""Where records lie, inside the package."""
 
 KEPT = FOLDER.with_name("checkpoints")
 """Where the weights lie that chapters look into."""
@@ -196,36 +191,6 @@ def _compact(text: str) -> str:
     A string holds no line break, so what looks like a list inside one stays as it is.
     """
     return re.sub(r"\[\n[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
-
-
-def load(name: str, form: str | None = None) -> dict[str, Any]:
-    """Load a record by the name of its preset.
-
-    Args:
-        name: `NAME` or `NAME@FORM`.
-        form: `"cpu"` or `"gpu"`; None takes the GPU's where there is one.
-
-    Raises:
-        ValueError: there is no such record.
-    """
-    name, _, given = name.partition("@")
-    form = form or given or None
-    for one in (form,) if form else ("gpu", "cpu"):
-        path = FOLDER / f"{name}@{one}.json"
-        if path.exists():
-            record: dict[str, Any] = store.read_json(path)
-            return record
-    known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json"))) or "none yet"
-    raise ValueError(f"no record of {name!r}; there are: {known}")
-
-
-def summary(record: dict[str, Any]) -> dict[tuple[str, str], list[float]]:
-    """Return the bits of every arm and measure, one number for each seed."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for run in record["runs"]:
-        for name, one in run["measures"].items():
-            found.setdefault((run["arm"], name), []).append(one["bits"])
-    return found
 
 
 def page(folder: Path = FOLDER) -> str:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from labml_style import streams
-from labml_style.lab import presets, records, store
+from labml_style.lab import presets, records, results, store
 from labml_style.lab.__main__ import main
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
@@ -102,7 +102,6 @@ def text(monkeypatch: pytest.MonkeyPatch) -> Corpus:
         train=whole.train[:600], valid=whole.valid[:300], test=whole.test[:700]
     )
     monkeypatch.setattr(streams, "load_corpus", lambda name: cut)
-    monkeypatch.setattr(records, "load_corpus", lambda name: cut)
     return cut
 
 
@@ -134,6 +133,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put records and kept weights into an empty folder, and return it."""
     folder = tmp_path / "shelf"
     folder.mkdir()
+    monkeypatch.setattr(results, "FOLDER", folder)
     monkeypatch.setattr(records, "FOLDER", folder)
     monkeypatch.setattr(records, "KEPT", folder)
     # The folders are also defaults of parameters, and those were bound at import.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style.lab import download, presets, records, runner, store
+from labml_style.lab import download, presets, records, results, runner, store
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
 
@@ -143,7 +143,7 @@ def test_begun_listed_resumed_recorded_verified(
     assert (made.status, made.out) == (0, ["page.md"])
     assert (tmp_path / "page.md").read_text() == page.read_text()
 
-    record = records.load("smoke")
+    record = results.load("smoke")
     record["runs"][0]["measures"]["carried"]["bits"] += 0.01
     records.write(record, shelf)
     wrong = lab("verify", "smoke")

@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style.lab import presets, records, runner, store
+from labml_style.lab import presets, records, results, runner, store
 from labml_style.lab.presets import PRESETS, Preset, describe
-from labml_style.lab.records import FOLDER, KEPT
+from labml_style.lab.records import KEPT
+from labml_style.lab.results import FOLDER
 from labml_style.lab.runner import folder_of
 
 STORED = sorted(FOLDER.glob("*.json"))
@@ -37,13 +40,13 @@ def test_a_record_is_collected_written_and_loaded(
     assert records.problems(record, small) == []
     path = records.write(record)
     assert path == shelf / "smoke@cpu.json"
-    loaded = records.load("smoke")
-    assert loaded == json.loads(json.dumps(record)) == records.load("smoke@cpu")
+    loaded = results.load("smoke")
+    assert loaded == json.loads(json.dumps(record)) == results.load("smoke@cpu")
     assert records.problems(loaded, small) == []
     assert [(run["arm"], run["seed"]) for run in loaded["runs"]] == small.runs()
     result = store.read_json(folder_of(small, "memory", 0, done) / "result.json")
     assert loaded["runs"][0]["curve"] == result["curve"]
-    assert records.summary(loaded)["memory", "carried"] == [
+    assert results.summary(loaded)["memory", "carried"] == [
         result["measures"]["carried"]["bits"]
     ]
     before = path.read_bytes()
@@ -69,21 +72,21 @@ def test_without_a_record_the_others_are_named(
     small: Preset, done: Path, shelf: Path
 ) -> None:
     with pytest.raises(ValueError, match="no record of 'smoke'; there are: none yet"):
-        records.load("smoke")
+        results.load("smoke")
     records.write(records.collect(small, done))
     with pytest.raises(ValueError, match="no record of 'smoke'; there are: smoke@cpu"):
-        records.load("smoke", "gpu")
+        results.load("smoke", "gpu")
     (shelf / "smoke@cpu.json").write_text("{")
     with pytest.raises(ValueError, match="smoke@cpu.json is damaged"):
-        records.load("smoke")
+        results.load("smoke")
 
 
 def test_the_gpu_record_comes_first(shelf: Path) -> None:
     for form in ("cpu", "gpu"):
         store.write_json(shelf / f"recurrence@{form}.json", {"form": form})
-    assert records.load("recurrence") == {"form": "gpu"}
-    assert records.load("recurrence", "cpu") == {"form": "cpu"}
-    assert records.load("recurrence@cpu") == {"form": "cpu"}
+    assert results.load("recurrence") == {"form": "gpu"}
+    assert results.load("recurrence", "cpu") == {"form": "cpu"}
+    assert results.load("recurrence@cpu") == {"form": "cpu"}
 
 
 def drop(path: str) -> Callable[[Any], None]:
@@ -370,3 +373,10 @@ def test_the_page_of_results_shows_the_records(root: Path) -> None:
         assert page.read_text() == records.page(), "python -m labml_style.lab results"
     else:
         assert not STORED, "records without a page: python -m labml_style.lab results"
+
+
+def test_reading_a_record_needs_no_torch(root: Path) -> None:
+    code = (
+        "import sys; import labml_style.lab.results; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
