@@ -199,8 +199,10 @@ def page(folder: Path = FOLDER) -> str:
         "# Results\n",
         "Every number on this page is read from a record of the lab. `lab run NAME` "
         "repeats it, `lab record NAME` writes the record. What was expected, and what "
-        "would have spoken against it, stood there before the run. A ± is the standard "
-        "deviation over seeds.\n",
+        "would have spoken against it, stood there before the run. Bits are per byte, "
+        "a ± is the standard deviation over seeds. Bits compare where as many targets "
+        "were scored; the time of a guess is that of the machine named, which other "
+        "work may have slowed.\n",
     ]
     missing = []
     for preset in PRESETS:
@@ -217,15 +219,17 @@ def _section(record: dict[str, Any]) -> str:
     preset = record["preset"]
     arms = dict.fromkeys(run["arm"] for run in record["runs"])
     rows = [
-        "| arm | measured | bits per byte | seconds | parameters | state |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| arm | measured | targets | bits | ms a guess | parameters | state |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for (arm, name), bits in summary(record).items():
+    for (arm, name), bits in sorted(summary(record).items(), key=_place):
         runs = [run for run in record["runs"] if run["arm"] == arm]
-        seconds = statistics.mean(run["measures"][name]["seconds"] for run in runs)
+        found = [run["measures"][name] for run in runs]
+        spent = [1e3 * one["seconds"] / one["guessed"] for one in found]
         spread = f" ± {statistics.stdev(bits):.3f}" if len(bits) > 1 else ""
         rows.append(
-            f"| {arm} | {name} | {statistics.mean(bits):.3f}{spread} | {seconds:.1f} | "
+            f"| {arm} | {name} | {found[0]['scored']:,} | "
+            f"{statistics.mean(bits):.3f}{spread} | {statistics.median(spent):.2f} | "
             f"{runs[0]['parameters']:,} | {runs[0]['state_bytes'] / 1024:.0f} kB |"
         )
     total = sum(run["minutes"] for run in record["runs"])
@@ -247,6 +251,12 @@ def _section(record: dict[str, Any]) -> str:
             f"```console\npython -m labml_style.lab run {record['title']}\n```\n",
         ]
     )
+
+
+def _place(item: tuple[tuple[str, str], Any]) -> list[Any]:
+    """Sort names by the numbers in them: memory 16 before memory 128."""
+    parts = re.split(r"(\d+)", " ".join(item[0]))
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _missing(presets: list[Preset]) -> str:

@@ -53,7 +53,7 @@ def refused(answer: Any) -> str:
         ("run smoke --set precision=half", "precision is 'half'; expected 'float32'"),
         ("run smoke --set heads=3", "d_model is 8 with 3 heads; expected an even mult"),
         ("run smoke --set attention=a:b", "part is 'a:b'; expected an import string"),
-        ("run smoke --set betas=(2,0)", "--set betas=(2, 0)|Invalid beta"),
+        ("run smoke --set betas=(2,0)", "betas are (2.0, 0.0); expected two in [0, 1)"),
         ("run smoke --set batch=0", "batch is 0; expected 1 or more"),
         ("run smoke --set batch=999999", "tokens make"),
         ("run smoke --minutes 0", "--minutes is 0.0; give a number above 0"),
@@ -78,7 +78,7 @@ def refused(answer: Any) -> str:
 @pytest.mark.usefixtures("small", "text")
 def test_a_mistake_is_one_line(words: str, said: str, lab: Lab, tmp_path: Path) -> None:
     line = refused(lab(*words.split()))
-    assert any(part in line for part in said.split("|"))
+    assert said in line
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 

@@ -171,6 +171,8 @@ def test_two_processes_resume_what_two_began_and_one_is_refused(
 
     left = folder_of(preset, "memory", 0, tmp_path / "left")
     assert [path.name for path in left.iterdir()] == ["checkpoint.pt"]
+    memory = store.read(left / "checkpoint.pt")["training"]["memory"]
+    assert len(memory[0][0]) == 8, "the lanes of both, each once"
     (tmp_path / "left").rename(tmp_path / "runs")
     answer = lab("resume", "smoke", "--set", *words)
     assert answer.status == 2 and answer.out == []

@@ -316,7 +316,8 @@ def test_the_page_is_made_from_the_folder_alone(
     text = records.page(folder)
     assert text == records.page(folder) != nothing
     assert records.page(empty) == nothing
-    assert "| memory | carried | 5.250 | 0.1 | 1,234 | 2 kB |" in text
+    # 0.1 seconds for 12 guesses, of which 10 were scored.
+    assert "| memory | carried | 10 | 5.250 | 8.33 | 1,234 | 2 kB |" in text
     assert "1 seed, 7 updates, 3.5 million tokens; 3 minutes" in text
 
     second = copy.deepcopy(example["runs"])
@@ -328,11 +329,24 @@ def test_the_page_is_made_from_the_folder_alone(
     records.write(both, folder)
     spread = f"{math.sqrt(2 * 0.25**2):.3f}"
     text = records.page(folder)
-    assert f"| alone | carried | 5.500 ± {spread} | 0.1 |" in text
+    assert f"| alone | carried | 10 | 5.500 ± {spread} | 8.33 |" in text
     assert "2 seeds" in text and "6 minutes" in text
     (folder / "smoke@cpu.json").write_text("{")
     with pytest.raises(ValueError, match="smoke@cpu.json is damaged"):
         records.page(folder)
+
+
+def test_rows_of_the_page_are_in_the_order_of_their_numbers(
+    example: dict[str, Any], tmp_path: Path
+) -> None:
+    for run in example["runs"]:
+        one = run["measures"].pop("carried")
+        run["measures"] = {f"memory {m}": one for m in (0, 128, 16, 2, 1024)}
+    records.write(example, tmp_path)
+    found = re.findall(r"^\| (\w+) \| memory (\d+) ", records.page(tmp_path), re.M)
+    assert [int(number) for arm, number in found if arm == "memory"] == (
+        [0, 2, 16, 128, 1024]
+    )
 
 
 def test_the_page_with_every_record_names_none_as_missing(

@@ -146,6 +146,10 @@ def test_state_is_that_of_one_lane(small: Preset, tmp_path: Path) -> None:
     assert [one["state_bytes"] for one in found] == [16 * 8 * 4 * 2, 0]
     assert [one["tokens"] for one in found] == [7 * 2 * 8 * 16] * 2
     assert [one["processes"] for one in found] == [1, 1]
+    # A memory that several segments fill: 24 slots, of segments of 5.
+    longer = small.with_values({"memory_length": "24", "segment_length": "5"})
+    model = runner.build(longer.arms["memory"])
+    assert runner.state_bytes(model, torch.device("cpu")) == 24 * 8 * 4 * 2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
