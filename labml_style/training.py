@@ -1097,7 +1097,7 @@ def evaluate_window(
 #     print(f"{arm:6} ms/byte", *(f"{spent[arm, k]:6.2f} " for k in lengths))
 # ratio = [spent["window", k] / spent["reuse", k] for k in lengths]
 # print("ratio        ", *(f"{x:6.0f} " for x in ratio))
-# assert ratio == sorted(ratio)
+# assert ratio[-1] > 2 * ratio[0] and ratio[-1] > 20
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
@@ -1118,7 +1118,11 @@ def evaluate_window(
 # )
 
 # %% [markdown]
-# EXP3
+# The window's time grows faster than its length; with reuse the growth comes from
+# reading and projecting a longer memory. The ratio at the longest attention is far
+# above the 20 that were expected, and far below the paper's: at 512 bytes, on two
+# cores, with segments of 32. One run on a shared machine: the ratios hold, the single
+# times need not.
 
 # %% [markdown]
 # ## Where this departs from the paper
@@ -1475,11 +1479,12 @@ def evaluate_window(
 #         with torch.no_grad():
 #             memories.append(model(batches[t].tokens, memories[t]).memory)
 #         memory = memories[first]
-#         for tokens, targets, _ in batches[first : t + 1]:
+#         for tokens, _, _ in batches[first : t + 1]:
 #             logits, memory, _ = model(tokens, memory)
-#         cost = nats(logits, targets).sum()
+#         cost = nats(logits, batches[t].targets).sum()
 #         found = torch.autograd.grad(cost, list(model.parameters()))
-#         total = found if total is None else [a + b for a, b in zip(total, found)]
+#         old = [0] * len(found) if total is None else total
+#         total = [a + b for a, b in zip(old, found, strict=True)]
 #     return total
 
 # %% [markdown]
