@@ -955,10 +955,12 @@ def evaluate_window(
 # about 40 minutes on two cores: `python -m labml_style.lab run recurrence@cpu`.
 
 # %% tags=["active-ipynb"]
+# from textwrap import fill
+#
 # from labml_style.lab import results
 #
 # record = results.load("recurrence@cpu")
-# print(record["preset"]["expect"])
+# print(fill(record["preset"]["expect"], 80))
 # bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
 # arms = {"A": ("memory", "carried"), "B": ("alone", "carried")}
 # arms |= {"C": ("longer", "carried"), "D": ("alone", "window")}
@@ -1024,7 +1026,7 @@ def evaluate_window(
 
 # %% tags=["active-ipynb"]
 # record = results.load("positions@cpu")
-# print(record["preset"]["expect"])
+# print(fill(record["preset"]["expect"], 80))
 # bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
 # lengths = [0, 16, 32, 64, 128, 256]
 # print("slots   ", *(f"{m:6}" for m in lengths))
@@ -1085,7 +1087,7 @@ def evaluate_window(
 
 # %% tags=["active-ipynb"]
 # record = results.load("evaluation-cost@cpu")
-# print(record["preset"]["expect"])
+# print(fill(record["preset"]["expect"], 80))
 # spent = {}
 # for run in record["runs"]:
 #     for name, one in run["measures"].items():
@@ -1118,11 +1120,11 @@ def evaluate_window(
 # )
 
 # %% [markdown]
-# The window's time grows faster than its length; with reuse the growth comes from
-# reading and projecting a longer memory. The ratio at the longest attention is far
-# above the 20 that were expected, and far below the paper's: at 512 bytes, on two
-# cores, with segments of 32. One run on a shared machine: the ratios hold, the single
-# times need not.
+# From 64 to 512 bytes the window's time grows by more than eight; with reuse the growth
+# comes from reading and projecting a longer memory. The ratio at the longest attention
+# is far above the 20 that were expected, and far below the paper's: at 512 bytes, on
+# two cores, with segments of 32. One run on a shared machine: the ratios hold, the
+# single times need not.
 
 # %% [markdown]
 # ## Where this departs from the paper
