@@ -85,6 +85,7 @@ from labml_style.streams import Batch, Stream, TextStream
 # %% tags=["active-ipynb"]
 # import io
 # import os
+# from copy import deepcopy
 # from dataclasses import replace
 # from unittest import TestCase
 #
@@ -119,15 +120,17 @@ from labml_style.streams import Batch, Stream, TextStream
 # corpus = demo_corpus()
 # text = streams.TextStream(corpus.train, batch=4, segment_length=8)
 # counts = {}
-# for kind in (TransformerXL, Uncut, Endless):
-#     model, memory, counts[kind] = kind(tiny), None, []
+# for model in (TransformerXL(tiny), Uncut(tiny), Endless(tiny)):
+#     memory, found = None, []
 #     for t in range(8):
 #         logits, memory, _ = model(text.at(t).tokens, memory)
-#         counts[kind].append(operations(logits.logsumexp(-1).sum()))
-#     print(f"{kind.__name__:14} operations, segments 0 to 7:", *counts[kind])
-# steady = [counts[kind][t] for kind in (TransformerXL, Uncut) for t in (2, 7)]
-# assert steady[0] == steady[1] < steady[2] == steady[3] < counts[Endless][7]
-# grows = [b - a for a, b in zip(counts[Endless], counts[Endless][1:], strict=False)]
+#         found.append(operations(logits.logsumexp(-1).sum()))
+#     name = type(model).__name__
+#     print(f"{name:14} operations, segments 0 to 7:", *found)
+#     counts[name] = found
+# steady = [counts[name][t] for name in ("TransformerXL", "Uncut") for t in (2, 7)]
+# assert steady[0] == steady[1] < steady[2] == steady[3] < found[7]
+# grows = [b - a for a, b in zip(found, found[1:], strict=False)]
 # assert min(grows[1:]) == max(grows[1:]) > 0, "by as much in each segment"
 
 # %% [markdown]
@@ -418,19 +421,21 @@ class Training:
             auxiliary losses; a memory has `detach()` and `reset(mask)`.
         stream: gives the segments.
         config: how.
-        total: sums a tensor over all processes, where there are several.
+        total: sums a tensor over all processes; one process has the sum already.
 
     Attributes:
         memory: what the model carries to the next segment; None before the first.
         done: updates so far.
     """
 
+    stream: Stream
+
     def __init__(
         self,
         model: nn.Module,
         stream: Stream,
         config: TrainingConfig,
-        total: Callable[[Tensor], Tensor] = lambda x: x,
+        total: Callable[[Tensor], Tensor] = torch.positive,
     ) -> None:
         self.model, self.stream, self.config = model, stream, config
         self.total = total
@@ -480,7 +485,7 @@ class Training:
             loss.backward()
             self.memory = self.memory.detach()
 
-        # Several processes add up their gradients here; one process has the sum.
+        # Several processes add up their gradients here.
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad = self.total(parameter.grad)
@@ -579,8 +584,9 @@ def dressed(like: Any, plain: Any, device: torch.device) -> Any:
 #     task = streams.RecallStream(distance=18, segment_length=8, batch=4)
 #     assert task.segments == 3
 #     made, model = [], Endless(tiny)
-#     keep = lambda _, __, y: made.append(y) or y.retain_grad()  # noqa: E731
-#     model.embedding.register_forward_hook(keep)
+#     model.embedding.register_forward_hook(
+#         lambda _, __, y: made.append(y) or y.retain_grad()
+#     )
 #     how = replace(config, truncation=k, accumulate=6 // k)
 #     Training(model, task, how).update()
 #     return [int(x.grad is not None and x.grad.any()) for x in made]
@@ -597,19 +603,18 @@ def dressed(like: Any, plain: Any, device: torch.device) -> Any:
 # update. For a model that does not cut they differ. The gradients of the first update:
 
 # %% tags=["active-ipynb"]
-# def gradients(kind, k, n):
-#     torch.manual_seed(0)
-#     model, text.position = kind(tiny), 0
+# def gradients(model, k, n):
+#     model, text.position = deepcopy(model), 0
 #     how = dict(truncation=k, accumulate=n, clip=1e9, precision="float64")
 #     Training(model, text, replace(config, **how)).update()
 #     return torch.cat([p.grad.flatten() for p in model.parameters()])
 #
 #
-# for kind in (TransformerXL, Endless):
-#     one, two = gradients(kind, 2, 1), gradients(kind, 1, 2)
+# for model in (TransformerXL(tiny), Endless(tiny)):
+#     one, two = gradients(model, 2, 1), gradients(model, 1, 2)
 #     apart = ((one - two).norm() / two.norm()).item()
-#     print(f"{kind.__name__:14} differ by {apart:.0e} of their norm")
-#     assert (apart < 1e-12) == (kind is TransformerXL)
+#     print(f"{type(model).__name__:14} differ by {apart:.0e} of their norm")
+#     assert (apart < 1e-12) == (not isinstance(model, Endless))
 
 # %% [markdown]
 # ### Does a new epoch start anew?
@@ -645,7 +650,7 @@ def dressed(like: Any, plain: Any, device: torch.device) -> Any:
 # costs agree to the last bit. Without the memory they do not.
 
 # %% tags=["active-ipynb"]
-# def fresh(seed, **changes):
+# def fresh(seed, **changes) -> Training:
 #     torch.manual_seed(seed)
 #     lanes = streams.TextStream(corpus.train, batch=4, segment_length=8)
 #     how = replace(config, **{"steps": 6, "warmup": 2, **changes})
@@ -767,7 +772,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
-# model = TransformerXL(tiny).double()
+# model = TransformerXL(tiny)
+# model.double()
 # lanes = streams.TextStream(corpus.test[:1217], batch=4, segment_length=8)
 # lanes.position = 5
 # everything = model.with_lengths(memory_length=304)
