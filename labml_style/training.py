@@ -963,11 +963,11 @@ def evaluate_window(
 # %% tags=["active-ipynb"]
 # from textwrap import fill
 #
-# from labml_style.lab import results
+# from labml_style.lab.results import load, summary
 #
-# record = results.load("recurrence@cpu")
+# record = load("recurrence@cpu")
 # print(fill(record["preset"]["expect"], 80))
-# bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
+# bits = {k: torch.tensor(v) for k, v in summary(record).items()}
 # arms = {"A": ("memory", "carried"), "B": ("alone", "carried")}
 # arms |= {"C": ("longer", "carried"), "D": ("alone", "window")}
 # for name, key in arms.items():
@@ -1031,9 +1031,9 @@ def evaluate_window(
 # `python -m labml_style.lab run positions@cpu`.
 
 # %% tags=["active-ipynb"]
-# record = results.load("positions@cpu")
+# record = load("positions@cpu")
 # print(fill(record["preset"]["expect"], 80))
-# bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
+# bits = {k: torch.tensor(v) for k, v in summary(record).items()}
 # lengths = [0, 16, 32, 64, 128, 256]
 # print("slots   ", *(f"{m:6}" for m in lengths))
 # found = {}
@@ -1092,7 +1092,7 @@ def evaluate_window(
 # `python -m labml_style.lab run evaluation-cost@cpu`, about five minutes.
 
 # %% tags=["active-ipynb"]
-# record = results.load("evaluation-cost@cpu")
+# record = load("evaluation-cost@cpu")
 # print(fill(record["preset"]["expect"], 80))
 # spent = {}
 # for run in record["runs"]:

@@ -25,6 +25,7 @@ SUPPORT = [
     "labml_style/figures",
     "labml_style/exercises",
     "labml_style/lab/download.py",
+    "labml_style/lab/results.py",
 ]
 OURS = (type, types.FunctionType, types.MethodType)
 SKIPPED = {"colab-setup", "skip-execution", "exercise", "check", "solution"}
