@@ -1129,9 +1129,9 @@ def evaluate_window(
 # From 64 to 512 bytes the window's time grows by more than eight; with reuse the growth
 # comes from reading and projecting a longer memory. The ratio at the longest attention
 # is far above the 20 that were expected, and far below the paper's: at 512 bytes, on
-# two cores, with segments of 32. Two earlier runs, disturbed by other work on the
-# machine, were discarded; in this one too the times are rough, and a ratio at one
-# length says less than its growth over all.
+# two cores, with segments of 32. Three earlier runs, disturbed by other work on the
+# machine, were discarded. Each time is a single measurement, so a ratio at one length
+# says less than its growth over all.
 
 # %% [markdown]
 # ## Where this departs from the paper
