@@ -440,11 +440,22 @@ class ContentAttention(nn.Module):
         Returns:
             `[batch, time, d_model]`.
         """
+        query, keys, values = self.gather(x, memory)
+        return self.read(query, keys, values, empty)
+
+    def gather(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the segment's queries, and keys and values of memory and segment."""
         query, keys, values = self.project(x)
         if memory is not None:
             old_keys, old_values = self.recall(memory)
             keys = torch.cat([old_keys, keys], dim=2)
             values = torch.cat([old_values, values], dim=2)
+        return query, keys, values
+
+    def read(
+        self, query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None = None
+    ) -> Tensor:
+        """Attend with what `gather` returned; the result of `forward`."""
         weights = self.weights(query, keys, self.positions(keys.shape[2]), empty)
         return self.out((weights @ values).transpose(1, 2).flatten(2))
 

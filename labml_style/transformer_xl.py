@@ -123,7 +123,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -471,7 +471,7 @@ class Output(NamedTuple):
     """
 
     logits: Tensor
-    memory: Memory
+    memory: Any
     auxiliary: dict[str, Tensor]
 
 
@@ -535,6 +535,8 @@ class TransformerXL(nn.Module):
 
     Source: Dai et al. 2019, section 3.
     """
+
+    lengths: tuple[str, ...] = ("segment_length", "memory_length")
 
     def __init__(self, config: TransformerXLConfig) -> None:
         super().__init__()
@@ -606,7 +608,6 @@ class TransformerXL(nn.Module):
             new = [state.clone() for state in new]
         return Memory(tuple(new), empty)
 
-    @torch.inference_mode()
     def start(self, memory: Memory | None = None, batch: int | None = None) -> State:
         """Begin to decode token by token, at the start of a segment.
 
@@ -620,13 +621,21 @@ class TransformerXL(nn.Module):
         Raises:
             ValueError: neither memory nor batch is given, or they differ.
         """
+        return self.begin(memory, self.lanes(memory, batch))
+
+    def lanes(self, memory: Any, batch: int | None) -> int:
+        """Return how many lanes `start` is asked for."""
         if memory is not None:
             self.check_memory(memory, batch)
-            lanes, held = memory.states[0].shape[:2]
-        elif batch is None or batch < 1:
+            return len(memory.states[0])
+        if batch is None or batch < 1:
             raise ValueError(f"batch is {batch}; without a memory give 1 or more")
-        else:
-            lanes, held = batch, 0
+        return batch
+
+    @torch.inference_mode()
+    def begin(self, memory: Memory | None, lanes: int) -> State:
+        """Compute keys and values of a memory, and make room for a segment."""
+        held = 0 if memory is None else memory.states[0].shape[1]
         # Room for the memory and one segment: within a segment nothing is moved. What
         # the distances look like to the attention is computed once as well, and each
         # step takes the newest part of it.
@@ -709,29 +718,27 @@ class TransformerXL(nn.Module):
         empty = forget(state.empty, gone)
         return state._replace(empty=empty, held=kept, time=0)
 
-    def with_lengths(
-        self, *, segment_length: int | None = None, memory_length: int | None = None
-    ) -> TransformerXL:
+    def with_lengths(self, **lengths: int | None) -> Self:
         """Return this model with other lengths; the parameters are shared.
 
         So is the mode of the parts: `eval` on one is `eval` on both.
 
         Args:
-            segment_length: most tokens in one call; None keeps it.
-            memory_length: slots per layer; None keeps it.
+            lengths: those in `lengths` of the class, by name; None keeps one.
 
         Raises:
-            ValueError: a length is outside its range.
+            ValueError: a length is outside its range, or has another name.
         """
-        config, model = self.config, copy.copy(self)
-        if segment_length is not None:
-            config = replace(config, segment_length=segment_length)
-        if memory_length is not None:
-            config = replace(config, memory_length=memory_length)
-        model.config = config
+        if not lengths.keys() <= {*self.lengths}:
+            raise ValueError(
+                f"lengths are {', '.join(lengths)}; expected {', '.join(self.lengths)}"
+            )
+        given: Any = {k: v for k, v in lengths.items() if v is not None}
+        model = copy.copy(self)
+        model.config = replace(self.config, **given)
         return model
 
-    def check(self, tokens: Tensor, memory: Memory | None) -> None:
+    def check(self, tokens: Tensor, memory: Any) -> None:
         """Raise a `ValueError` where tokens or memory do not fit the model."""
         weight, config = self.head.weight, self.config
         if tokens.ndim != 2 or len(tokens) < 1 or tokens.dtype != torch.int64:

@@ -21,6 +21,8 @@ from dataclasses import (
 )
 from typing import Any, Literal
 
+from labml_style.compressive_transformer import CompressiveTransformerConfig
+from labml_style.lab.recall import RecallTask
 from labml_style.relative_attention import (
     AbsoluteEmbedding,
     ContentAttention,
@@ -54,6 +56,7 @@ class Measure:
         batch: lanes; arms that are compared have the same.
         segment_length: tokens in a segment; None takes the model's.
         memory_length: slots per layer; None takes the model's.
+        compressed_length: compressed slots per layer; None takes the model's.
         window: length of a window that slides by one token, without memory; None
             carries the memory along instead.
         warm_up: first tokens of each lane that are not scored.
@@ -64,6 +67,7 @@ class Measure:
     batch: int = 16
     segment_length: int | None = None
     memory_length: int | None = None
+    compressed_length: int | None = None
     window: int | None = None
     warm_up: int = 96
     limit: int | None = None
@@ -96,7 +100,7 @@ class Preset:
         name: what the command line calls it.
         form: `"cpu"` or `"gpu"`, the device it is sized for.
         question: what it answers, in a sentence.
-        corpus: one of `CORPORA`.
+        corpus: one of `CORPORA`, or `recall`.
         arms: by name.
         seeds: each arm is trained with each of them.
         expect: what is expected, written before the run.
@@ -122,9 +126,10 @@ class Preset:
     changed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.corpus not in CORPORA:
+        known = (*CORPORA, RecallTask.name)
+        if self.corpus not in known:
             raise ValueError(
-                f"corpus is {self.corpus!r}; expected one of {', '.join(CORPORA)}"
+                f"corpus is {self.corpus!r}; expected one of {', '.join(known)}"
             )
         if not self.seeds or not all(0 <= seed < 2**63 for seed in self.seeds):
             raise ValueError(f"seeds is {self.seeds}; expected whole numbers from 0")
@@ -382,6 +387,90 @@ def _cost(base: Arm, lengths: tuple[int, ...], windows: int, **about: Any) -> Pr
     )
 
 
+def _compressive(
+    base: Arm, rates: tuple[int, ...], lengths: tuple[int, ...], **about: Any
+) -> Preset:
+    # Each query has n_m + n_cm + (n_s + 1) / 2 keys in the mean, in all arms.
+    config, n = base.config, base.config.segment_length
+    sizes = {f.name: getattr(config, f.name) for f in fields(config)}
+    sizes["memory_length"] = n
+    [carried] = base.measures.values()
+    alone = replace(config, memory_length=0, segment_length=5 * n)
+    wide = replace(config, memory_length=2 * n)
+    slots = {f"memory {m}": replace(carried, memory_length=m) for m in lengths}
+    coarse = {f"compressed {m}": replace(carried, compressed_length=m) for m in lengths}
+    arms = {
+        "alone": replace(base, config=alone, batch=base.batch // 5),
+        "xl": replace(base, config=wide, measures=slots),
+    }
+    for rate in rates:
+        squeezed = CompressiveTransformerConfig(
+            **sizes, compressed_length=n, compression_rate=rate
+        )
+        arms[f"rate {rate}"] = replace(
+            base,
+            config=squeezed,
+            measures=coarse,
+            model="labml_style.compressive_transformer:CompressiveTransformer",
+        )
+    return Preset(
+        name="compressive",
+        question="What do compressed slots buy at equal attention cost?",
+        arms=arms,
+        expect="With the lengths of training, every rate is at or below Transformer-XL "
+        "of the same cost, by less than 0.02 bits, and both are below no memory in "
+        "every seed. Rates differ by less than their spread over seeds. As compressed "
+        "slots are added in evaluation, bits fall, then rise (appendix B).",
+        contradict="A rate above Transformer-XL by more than the spread in every seed, "
+        "or bits that rise with the first compressed slots.",
+        **about,
+    )
+
+
+def _recall(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
+    config = base.config
+    sizes = {f.name: getattr(config, f.name) for f in fields(config)}
+    slots = config.memory_length + compressed
+    arms = {"xl": replace(base, config=replace(config, memory_length=slots))}
+    here = "labml_style"
+    attention = f"{here}.reconstruction:AttentionReconstruction"
+    encoding = f"{here}.reconstruction:AutoEncoding"
+    through = f"{here}.reconstruction:BackpropagationThroughTime"
+    for name, function, loss in (
+        ("max", f"{here}.compression:MaxPooling", through),
+        ("mean", f"{here}.compression:MeanPooling", through),
+        ("most used", f"{here}.compression:MostUsed", through),
+        ("frozen", f"{here}.lab.controls:FrozenConvolution", through),
+        ("convolution, attention", f"{here}.compression:Convolution", attention),
+        ("convolution, encoding", f"{here}.compression:Convolution", encoding),
+        ("convolution, through time", f"{here}.compression:Convolution", through),
+        ("dilated, attention", f"{here}.compression:DilatedConvolution", attention),
+    ):
+        squeezed = CompressiveTransformerConfig(
+            **sizes,
+            compressed_length=compressed,
+            compression_rate=rate,
+            compression=function,
+            compression_loss=loss,
+        )
+        model = f"{here}.compressive_transformer:CompressiveTransformer"
+        arms[name] = replace(base, config=squeezed, model=model)
+    return Preset(
+        name="recall",
+        question="How far back does a compressed memory recall?",
+        corpus="recall",
+        arms=arms,
+        expect="Transformer-XL answers up to a delay of its slots and falls to chance "
+        "beyond its slots and a segment. Every compressed memory answers as well over "
+        "its exact slots, and above chance over the n_m + c n_cm tokens that a single "
+        "look spans; beyond, chance. There, trained convolutions are above the frozen "
+        "one, and the one taught through time is best.",
+        contradict="Compressed slots that recall no more than chance beyond the exact "
+        "ones, or a frozen convolution as good as the trained ones.",
+        **about,
+    )
+
+
 _CPU = Arm(config=SMALL, training=FEW, batch=48, measures={"carried": Measure()})
 
 MIDDLE = replace(
@@ -478,6 +567,46 @@ PRESETS: tuple[Preset, ...] = (
         corpus="tiny-shakespeare",
         seeds=(0,),
         minutes=5,
+    ),
+    _compressive(
+        replace(
+            _CPU,
+            config=replace(SMALL, segment_length=24),
+            training=replace(FEW, steps=1500),
+            batch=60,
+            measures={"carried": Measure(warm_up=240)},
+        ),
+        (2, 3, 4),
+        (0, 12, 24, 48, 96, 192),
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=45,
+        keep="rate 3-0",
+    ),
+    _recall(
+        Arm(
+            config=TransformerXLConfig(
+                vocabulary=RecallTask.vocabulary,
+                d_model=64,
+                layers=2,
+                heads=2,
+                d_ff=128,
+                segment_length=16,
+                memory_length=16,
+                residual="labml_style.transformer_xl:PreNorm",
+            ),
+            training=TrainingConfig(
+                steps=800, learning_rate=2e-3, warmup=50, truncation=12
+            ),
+            batch=32,
+            measures={"test": Measure(warm_up=0)},
+        ),
+        compressed=16,
+        rate=4,
+        form="cpu",
+        seeds=(0, 1, 2),
+        minutes=45,
     ),
     Preset(
         name="enwik8-4mb",

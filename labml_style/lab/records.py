@@ -57,6 +57,7 @@ _MEASURE = {
     "guessed": int,
     "seconds": float | int,
 }
+_OPTIONAL = {"accuracy": dict}
 _RECORD = {
     "schema": int,
     "title": str,
@@ -138,7 +139,9 @@ def problems(record: Any, preset: Preset | None = None) -> list[str]:
             found += wrong
             continue
         for name, one in run["measures"].items():
-            found += _wrong(one, _MEASURE, f"{where}, {name}")
+            known = one if isinstance(one, dict) else {}
+            more = {k: v for k, v in _OPTIONAL.items() if k in known}
+            found += _wrong(one, {**_MEASURE, **more}, f"{where}, {name}")
     if record["schema"] != SCHEMA:
         found.append(f"record: schema is {record['schema']}; expected {SCHEMA}")
     if record["digest"] != digest(record["preset"]):

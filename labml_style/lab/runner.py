@@ -23,6 +23,7 @@ from labml_style import streams
 from labml_style.lab import store
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
+from labml_style.lab.recall import RecallTask, accuracy
 from labml_style.lab.words import as_words
 from labml_style.streams import Batch, Corpus, Stream, TextStream
 from labml_style.training import (
@@ -144,23 +145,31 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
+def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
     """Evaluate a model as a preset says.
 
     Returns:
         `bits` in the mean, `by_position` (None where nothing was scored), how many
         targets were `scored`, how many `guessed` (the warm-up included, where it was
-        computed), and `seconds`.
+        computed), and `seconds`; of a recall task `accuracy` too, by delay.
     """
-    tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
     segment = wanted.segment_length or model.config.segment_length
     lengths = dict(segment_length=max(segment, wanted.window or 0))
-    if wanted.memory_length is not None:
-        lengths["memory_length"] = wanted.memory_length
+    for name in ("memory_length", "compressed_length"):
+        if getattr(wanted, name) is not None:
+            lengths[name] = getattr(wanted, name)
     model = model.with_lengths(**lengths)
-    stream = TextStream(tokens, wanted.batch, segment)
     begun = time.perf_counter()
     found: Evaluation
+    if isinstance(corpus, RecallTask):
+        samples = corpus.measured(segment, wanted.batch, wanted.split)
+        found = evaluate(model, samples)
+        guessed = len(samples) * samples.batch * segment
+        right = accuracy(model, samples)
+        by_delay = {str(delay): round(share, 4) for delay, share in right.items()}
+        return {**_facts(found, guessed, begun), "accuracy": by_delay}
+    tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
+    stream = TextStream(tokens, wanted.batch, segment)
     if wanted.window:
         how = dict(window=wanted.window, warm_up=wanted.warm_up)
         found = evaluate_window(model, stream, **how)
@@ -168,6 +177,10 @@ def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
     else:
         found = evaluate(model, stream, warm_up=wanted.warm_up)
         guessed = len(tokens) - 1
+    return _facts(found, guessed, begun)
+
+
+def _facts(found: Evaluation, guessed: int, begun: float) -> dict[str, Any]:
     return {
         "bits": found.mean,
         "by_position": [None if x != x else round(x, 4) for x in found.bits.tolist()],
@@ -177,13 +190,19 @@ def measure(model: Any, corpus: Corpus, wanted: Measure) -> dict[str, Any]:
     }
 
 
-def load(preset: Preset) -> Corpus:
-    """Load a preset's corpus, in bytes or in words.
+Text = Corpus | RecallTask
+"""What models are trained and measured on."""
+
+
+def load(preset: Preset) -> Text:
+    """Load a preset's corpus, in bytes or in words, or its task.
 
     Raises:
         ValueError: the vocabulary of an arm is not the number of words.
         FileNotFoundError: the corpus is not there.
     """
+    if preset.corpus == RecallTask.name:
+        return RecallTask()
     corpus = streams.load_corpus(preset.corpus)
     if preset.tokens == "bytes":
         return corpus
@@ -283,7 +302,7 @@ class _Run:
         preset: Preset,
         arm: str,
         seed: int,
-        corpus: Corpus,
+        corpus: Text,
         out: Path,
         here: Processes,
     ) -> None:
@@ -352,7 +371,11 @@ class _Run:
         torch.manual_seed(self.seed)
         model = build(self.arm).to(self.here.device)
         segment = self.arm.config.segment_length
-        whole = TextStream(self.corpus.train, self.arm.batch, segment)
+        whole: Stream
+        if isinstance(self.corpus, RecallTask):
+            whole = self.corpus.stream(segment, self.arm.batch, self.seed)
+        else:
+            whole = TextStream(self.corpus.train, self.arm.batch, segment)
         stream = whole if self.here.size == 1 else self._share(whole)
         return Training(model, stream, self.arm.training, self.here.total)
 
@@ -477,8 +500,10 @@ def state_bytes(model: Any, device: torch.device) -> int:
     return memory.nbytes
 
 
-def corpus_facts(corpus: Corpus) -> dict[str, Any]:
+def corpus_facts(corpus: Text) -> dict[str, Any]:
     """Return what a record says about its text."""
+    if isinstance(corpus, RecallTask):
+        return {"name": corpus.name, "source": "drawn", "bytes": {}}
     sizes = {split: len(getattr(corpus, split)) for split in streams.SPLITS}
     return {"name": corpus.name, "source": corpus.source, "bytes": sizes}
 

@@ -217,16 +217,17 @@ def _dump(node: Any) -> str:
     return repr(node)
 
 
-def imported(source: str, package: str, name: str = "") -> set[str]:
+def imported(
+    source: str, package: str, name: str = "", *, strings: bool = True
+) -> set[str]:
     """Names under `package` that a source may import, modules and members alike.
-
-    Strings count that look like an import string, `"package.module:Name"`: a config may
-    name its parts so.
 
     Args:
         source: a module, or a code cell.
         package: the top package.
         name: the importing package, for relative imports.
+        strings: count import strings, `"package.module:Name"`, too: a config may name
+            its parts so, and a default may be a part of a later chapter.
     """
     try:
         tree = ast.parse(source)
@@ -243,7 +244,7 @@ def imported(source: str, package: str, name: str = "") -> set[str]:
                 above = above[: len(above) - node.level + 1]
                 base = ".".join([*above, base] if base else above)
             found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif strings and isinstance(node, ast.Constant) and isinstance(node.value, str):
             match = re.fullmatch(r"(\w+(?:\.\w+)+)(?::\w+)?", node.value)
             if match:
                 found.add(match[1])
@@ -349,7 +350,8 @@ def chapters(root: Path) -> list[Path]:
             circle = " -> ".join([*above[above.index(stem) :], stem])
             raise ChapterError(f"chapters import each other in a circle: {circle}")
         if stem not in ordered:
-            names = imported(files[stem].read_text(), root.name, root.name)
+            source = files[stem].read_text()
+            names = imported(source, root.name, root.name, strings=False)
             needed = {name.split(".")[1] for name in names if "." in name}
             for other in sorted(needed & (files.keys() - {stem})):
                 add(other, (*above, stem))

@@ -290,6 +290,12 @@ def test_a_circle_of_chapters_is_refused(project: Path) -> None:
         notebooks.chapters(project / "toy")
 
 
+def test_a_part_named_by_a_string_may_be_of_a_later_chapter(project: Path) -> None:
+    edit(project / "toy/first.py", "import math", "import math\nP = 'toy.second:P'")
+    names = [path.stem for path in notebooks.chapters(project / "toy")]
+    assert names == ["first", "second"]
+
+
 # --- outputs
 
 

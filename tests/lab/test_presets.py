@@ -347,7 +347,7 @@ def test_a_preset_is_found_by_name_and_form() -> None:
     assert find("recurrence", gpu=True) is find("recurrence@gpu")
     assert find("recurrence", gpu=False) is find("recurrence", "cpu")
     assert find("smoke", gpu=True) is SMOKE, "the only form there is"
-    with pytest.raises(ValueError, match="preset is 'nothing'; expected one of en"):
+    with pytest.raises(ValueError, match="preset is 'nothing'; expected one of co"):
         find("nothing")
     with pytest.raises(ValueError, match="smoke has no form 'gpu'; expected one of c"):
         find("smoke@gpu")

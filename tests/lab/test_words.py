@@ -44,5 +44,5 @@ def test_a_vocabulary_of_another_size_is_refused(
     arm = preset.arms["base"]
     small = replace(arm, config=replace(arm.config, vocabulary=5))
     corpus = runner.load(replace(preset, arms={"base": small}))
-    assert int(corpus.train.max()) == 3
+    assert isinstance(corpus, streams.Corpus) and int(corpus.train.max()) == 3
     assert runner.load(presets.find("smoke")) is CORPUS

@@ -99,9 +99,11 @@ class Probe(ast.NodeTransformer):
 def run(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> set[Place]:
     """Execute a chapter; the places whose object is ours: cell, line, column."""
     seen: set[Place] = set()
-    # A dataclass looks its module up by name.
-    module = types.ModuleType(chapter.module)
-    monkeypatch.setitem(sys.modules, chapter.module, module)
+    # A dataclass looks its module up by name. It is another one than the chapter's own,
+    # which the lab imports.
+    name = f"{chapter.module}_run"
+    module = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
     space: dict[str, Any] = module.__dict__
     later: list[tuple[int, Probe]] = []
     flags = __future__.annotations.compiler_flag

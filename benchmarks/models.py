@@ -1,4 +1,4 @@
-"""How long a Transformer-XL takes, against the products it cannot do without.
+"""How long the models take, against the products they cannot do without.
 
     make bench            # on the CPU, and on a GPU where there is one
 
@@ -9,7 +9,8 @@ ratios, not the milliseconds.
 The bound counts the floating-point operations of the matrix products alone, of a
 segment's own scores only the causal half, and divides them by the rate of the best of
 30 products (2048 x 256)(256 x 1024) in the same process, spread over the rounds.
-Softmax, norms, the shift, the optimizer and all overhead are free in it.
+Softmax, norms, the shift, the optimizer and all overhead are free in it. Compression
+and, in training, attention reconstruction are counted with the gradients they need.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from labml_style.compressive_transformer import (
+    CompressiveMemory,
+    CompressiveTransformer,
+    CompressiveTransformerConfig,
+)
 from labml_style.transformer_xl import Memory, State, TransformerXL, TransformerXLConfig
 
 BATCH = 8
@@ -39,6 +46,11 @@ CONFIG = TransformerXLConfig(
     d_ff=1024,
     segment_length=128,
     memory_length=128,
+)
+COMPRESSIVE = CompressiveTransformerConfig(
+    **{f.name: getattr(CONFIG, f.name) for f in fields(CONFIG)},
+    compressed_length=64,
+    compression_rate=4,
 )
 ROUNDS = 7
 TOKENS = 64
@@ -115,11 +127,12 @@ class Decoder(nn.Module):
 
 
 def operations(
-    config: TransformerXLConfig, batch: int, memory: bool
+    config: TransformerXLConfig, batch: int, memory: bool, compressed: bool = False
 ) -> tuple[float, float]:
     """Return the operations of all matrix products: forward, and a training step."""
     b, t, d = batch, config.segment_length, config.d_model
     m = config.memory_length if memory else 0
+    m += COMPRESSIVE.compressed_length if compressed else 0
     products = 2 if not memory else 3  # keys and values, and positions
     layer: float = 4 * b * t * d * d + 4 * b * (t + m) * d * d
     layer += 4 * b * t * d * config.d_ff
@@ -128,7 +141,16 @@ def operations(
     forward = config.layers * layer + 2 * b * t * d * config.vocabulary
     # Memory and waves need no gradient: two products there, not three.
     free = 4 * b * m * d * d + (2 * (t + m) * d * d if memory else 0)
-    return forward, 3 * forward - config.layers * free
+    train = 3 * forward - config.layers * free
+    if compressed:
+        # A convolution of t slots; its old slots need no gradient.
+        convolution, new = 2 * b * t * d * d, t // COMPRESSIVE.compression_rate
+        # The old slots are read, forward; the new ones are projected and read, and
+        # everything there but the query has a gradient.
+        read = 4 * b * t * t * d + 10 * b * t * new * d + 8 * b * new * d * d
+        forward += config.layers * convolution
+        train += config.layers * (2 * convolution + read)
+    return forward, train
 
 
 def product_rates(count: int) -> list[float]:
@@ -143,9 +165,17 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def full_memory(config: TransformerXLConfig, batch: int, device: str) -> Memory:
-    shape = config.layers, batch, config.memory_length, config.d_model
-    return Memory(torch.randn(shape, device=device).unbind())
+def slots(config: TransformerXLConfig, batch: int, n: int, device: str) -> Any:
+    return torch.randn(config.layers, batch, n, config.d_model, device=device).unbind()
+
+
+def full_memory(config: TransformerXLConfig, batch: int, device: str) -> Any:
+    states = slots(config, batch, config.memory_length, device)
+    if not isinstance(config, CompressiveTransformerConfig):
+        return Memory(states)
+    return CompressiveMemory(
+        states, slots(config, batch, config.compressed_length, device)
+    )
 
 
 class Arm:
@@ -153,11 +183,16 @@ class Arm:
 
     def __init__(self, name: str, device: str = "cpu", batch: int = BATCH) -> None:
         torch.manual_seed(0)
-        self.name, with_memory = name, name == "Transformer-XL"
-        self.device = device
-        self.model = (TransformerXL if with_memory else Encoder)(CONFIG).to(device)
-        self.memory = full_memory(CONFIG, batch, device) if with_memory else None
-        self.bound = operations(CONFIG, batch, with_memory)
+        self.name, self.device = name, device
+        config: TransformerXLConfig = CONFIG
+        model: nn.Module
+        if name == "Compressive":
+            model, config = CompressiveTransformer(COMPRESSIVE), COMPRESSIVE
+        else:
+            model = (TransformerXL if name == "Transformer-XL" else Encoder)(config)
+        self.model, plain = model.to(device), name == ARMS[-1]
+        self.memory = None if plain else full_memory(config, batch, device)
+        self.bound = operations(config, batch, not plain, name == "Compressive")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         shape = 2, batch, CONFIG.segment_length
         text = torch.randint(CONFIG.vocabulary, shape, device=device)
@@ -172,16 +207,17 @@ class Arm:
         self.model.train()
         half = self.device == "cuda"
         with torch.autocast(self.device, torch.bfloat16, enabled=half):
-            logits, self.memory = self.model(self.tokens, self.memory)[:2]
+            logits, self.memory, *more = self.model(self.tokens, self.memory)
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), self.targets.flatten()
         )
+        loss = loss + sum(value for losses in more for value in losses.values())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
 
-ARMS = ("Transformer-XL", "nn.TransformerEncoder")
+ARMS = ("Transformer-XL", "Compressive", "nn.TransformerEncoder")
 
 
 def peak(name: str) -> float:

@@ -1,0 +1,1417 @@
+"""Compressive Transformer: Algorithm 1, its memory, and the contract of a model."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from labml_style import compressive_transformer
+from labml_style.compression import (
+    Convolution,
+    DilatedConvolution,
+    MaxPooling,
+    MeanPooling,
+    MostUsed,
+)
+from labml_style.compressive_transformer import (
+    CompressionLoss,
+    CompressiveMemory,
+    CompressiveState,
+    CompressiveTransformer,
+    CompressiveTransformerConfig,
+    turnover,
+)
+from labml_style.reconstruction import (
+    AttentionReconstruction,
+    AutoEncoding,
+    BackpropagationThroughTime,
+)
+from labml_style.streams import TextStream
+from labml_style.training import Training, TrainingConfig, bare, dressed, evaluate
+from labml_style.transformer_xl import (
+    Memory,
+    Output,
+    PostNorm,
+    PreNorm,
+    TransformerXL,
+    TransformerXLConfig,
+)
+
+Array = NDArray[np.float64]
+Slots = list[Array | None]
+VOCABULARY = 11
+
+SMALL: dict[str, Any] = {
+    "vocabulary": VOCABULARY,
+    "d_model": 8,
+    "layers": 2,
+    "heads": 2,
+    "d_ff": 12,
+    "segment_length": 4,
+    "memory_length": 8,
+    "compressed_length": 3,
+    "compression_rate": 2,
+}
+FUNCTIONS: list[Any] = [
+    MaxPooling,
+    MeanPooling,
+    Convolution,
+    DilatedConvolution,
+    MostUsed,
+]
+LOSSES: list[Any] = [AttentionReconstruction, AutoEncoding, BackpropagationThroughTime]
+each_function = pytest.mark.parametrize("function", FUNCTIONS)
+each_loss = pytest.mark.parametrize("loss", LOSSES)
+each_residual = pytest.mark.parametrize("residual", [PostNorm, PreNorm])
+
+
+def make(**changes: Any) -> CompressiveTransformer:
+    """Build a model in float64, with weights so large that a difference shows."""
+    torch.manual_seed(0)
+    config = CompressiveTransformerConfig(**SMALL | changes)
+    model = CompressiveTransformer(config).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def text(batch: int, time: int, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCABULARY, (batch, time), generator=rng)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    assert one.shape == other.shape
+    return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def follow(model: TransformerXL, tokens: Tensor, memory: Any = None) -> Any:
+    """Run a text in segments, the last as long as it comes; join the logits."""
+    found = []
+    for segment in tokens.split(model.config.segment_length, dim=1):
+        output = model(segment, memory)
+        found.append(output.logits)
+        memory = output.memory
+    return torch.cat(found, dim=1), memory
+
+
+def walk(
+    model: CompressiveTransformer, tokens: Tensor, state: CompressiveState
+) -> tuple[Tensor, CompressiveState]:
+    """Run a text token by token."""
+    found = []
+    for i in range(tokens.shape[1]):
+        logits, state = model.step(tokens[:, i : i + 1], state)
+        found.append(logits)
+    return torch.cat(found, dim=1), state
+
+
+def tensors(memory: CompressiveMemory) -> list[Tensor]:
+    return [*memory.states, *memory.compressed]
+
+
+def same(one: CompressiveMemory, other: CompressiveMemory) -> bool:
+    empties = [None if m.empty is None else m.empty.tolist() for m in (one, other)]
+    if empties[0] != empties[1]:
+        return False
+    pairs = zip(tensors(one), tensors(other), strict=True)
+    return all(a.shape == b.shape and a.equal(b) for a, b in pairs)
+
+
+@st.composite
+def lengths(draw: st.DrawFn) -> dict[str, int]:
+    """Draw lengths that fit together."""
+    rate, groups = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    return {
+        "compression_rate": rate,
+        "segment_length": rate * groups,
+        "memory_length": rate * draw(st.integers(groups, groups + 4)),
+        "compressed_length": draw(st.integers(0, 5)),
+    }
+
+
+# The update, in lists
+
+
+class Strip:
+    """Positions that one layer remembers, after Algorithm 1, in plain lists.
+
+    The oldest of memory and segment leave in groups until the rest fits; each group
+    becomes one compressed slot, and the oldest of these leave for good.
+    """
+
+    def __init__(self, config: CompressiveTransformerConfig) -> None:
+        self.config = config
+        self.groups: list[list[int]] = []
+        self.recent: list[int] = []
+
+    def add(self, segment: list[int]) -> None:
+        self.recent = self.recent + segment
+        rate = self.config.compression_rate if self.config.compressed_length else 1
+        while len(self.recent) > self.config.memory_length:
+            self.groups.append(self.recent[:rate])
+            self.recent = self.recent[rate:]
+        while len(self.groups) > self.config.compressed_length:
+            self.groups = self.groups[1:]
+
+
+def counting(**changes: Any) -> CompressiveTransformer:
+    """Build a model so wide that a position is a unit vector."""
+    sizes = {"d_model": 120, "heads": 1, "d_ff": 1, "compression": MeanPooling}
+    return CompressiveTransformer(
+        CompressiveTransformerConfig(**SMALL | sizes | changes)
+    ).double()
+
+
+def units(places: list[int], width: int = 120) -> Tensor:
+    return torch.eye(width, dtype=torch.float64)[None, places]
+
+
+def written(slots: Tensor) -> list[list[int]]:
+    """Return which positions each slot is the mean of."""
+    found = [row.nonzero().flatten().tolist() for row in slots[0]]
+    for row, places in zip(slots[0], found, strict=True):
+        assert row[places].allclose(row.new_tensor(1 / len(places)), rtol=1e-12)
+    return found
+
+
+@settings(max_examples=50)
+@given(sizes=lengths(), layers=st.integers(1, 3), data=st.data())
+def test_each_token_is_in_one_place_until_it_leaves_at_the_far_end(
+    sizes: dict[str, int], layers: int, data: st.DataObject
+) -> None:
+    model = counting(**sizes, layers=layers)
+    config, strip = model.config, Strip(model.config)
+    memory: CompressiveMemory | None = None
+    seen = 0
+    for _ in range(data.draw(st.integers(1, 10))):
+        longest = min(config.segment_length, 120 - seen)
+        if not longest:
+            break
+        time = data.draw(st.integers(1, longest))
+        segment = list(range(seen, seen + time))
+        seen += time
+        strip.add(segment)
+        given = [(i + 1) * units(segment) for i in range(layers)]
+        memory, losses = model.remember(memory, given)
+        assert losses == [] and memory.empty is None
+        for i in range(layers):
+            groups = written(memory.compressed[i] / (i + 1))
+            recent = written(memory.states[i] / (i + 1))
+            assert groups == strip.groups, "what is compressed, oldest first"
+            assert recent == [[place] for place in strip.recent]
+            flat = [place for slot in groups + recent for place in slot]
+            assert flat == list(range(seen - len(flat), seen)), "once, and in order"
+            assert all(len(group) == config.compression_rate for group in groups)
+            assert len(groups) <= config.compressed_length
+            assert len(recent) <= config.memory_length
+            rate = config.compression_rate if config.compressed_length else 1
+            least = min(config.memory_length - rate + 1, seen)
+            assert len(recent) >= least, "no more leaves than must"
+
+
+@settings(max_examples=40)
+@given(sizes=lengths(), segments=st.integers(1, 9))
+def test_whole_segments_are_algorithm_1(sizes: dict[str, int], segments: int) -> None:
+    model = counting(**sizes, layers=1)
+    c, n_s = sizes["compression_rate"], sizes["segment_length"]
+    n_m, n_cm = sizes["memory_length"], sizes["compressed_length"]
+    # The paper starts with slots that stand for nothing; here None, left out below.
+    m: list[Any] = [None] * n_m
+    cm: list[Any] = [[None] * c] * n_cm
+    memory = None
+    for number in range(min(segments, 120 // n_s)):
+        h = list(range(number * n_s, (number + 1) * n_s))
+        old_mem = m[:n_s]
+        new_cm = [old_mem[i : i + c] for i in range(0, n_s, c)]
+        m = (m + h)[n_s:]
+        cm = (cm + new_cm)[len(new_cm) :]
+        memory, _ = model.remember(memory, [units(h)])
+        assert written(memory.states[0]) == [[i] for i in m if i is not None]
+        filled = [group for group in cm if group[0] is not None]
+        assert written(memory.compressed[0]) == filled
+
+
+@settings(max_examples=40)
+@given(sizes=lengths(), count=st.integers(0, 9), held=st.integers(0, 30))
+def test_turnover_is_counted_group_by_group(
+    sizes: dict[str, int], count: int, held: int
+) -> None:
+    config = CompressiveTransformerConfig(**SMALL | sizes)
+    for time in range(1, config.segment_length + 1):
+        evicted, made = 0, count
+        while held + time - evicted > config.memory_length:
+            if config.compressed_length:
+                evicted, made = evicted + config.compression_rate, made + 1
+            else:  # nothing is made of it
+                evicted += 1
+        dropped = max(made - config.compressed_length, 0)
+        assert turnover(config, count, held, time) == (evicted, dropped)
+
+
+@pytest.mark.parametrize("function", [MaxPooling, MeanPooling, Convolution])
+def test_a_compressed_slot_depends_on_its_group_alone(function: Any) -> None:
+    times = (4, 3, 4, 4, 2, 4, 4)
+    model = make(compression=function, memory_length=6, compressed_length=9)
+    torch.manual_seed(1)
+    states = torch.randn(2, 1, sum(times), 8, dtype=torch.float64)
+
+    def run(states: Tensor) -> CompressiveMemory:
+        memory = None
+        for segment in states.split(times, dim=2):
+            memory, _ = model.remember(memory, list(segment))
+        assert memory is not None
+        return memory
+
+    memory, strip = run(states), Strip(model.config)
+    for first, segment in zip(np.cumsum((0, *times)), times, strict=False):
+        strip.add(list(range(first, first + segment)))
+    assert len(strip.groups) == 9 and strip.groups[0][0] > 0, "some have left"
+    for layer in range(2):
+        for place in range(sum(times)):
+            other = states.clone()
+            other[layer, 0, place] += 100
+            changed = run(other)
+            for i in range(2):
+                moved = (changed.compressed[i] != memory.compressed[i])[0].any(-1)
+                expected = [i == layer and place in group for group in strip.groups]
+                assert moved.tolist() == expected
+                moved = (changed.states[i] != memory.states[i])[0].any(-1)
+                assert moved.tolist() == [
+                    i == layer and place == p for p in strip.recent
+                ]
+
+
+# Bytes
+
+
+@each_loss
+def test_bytes_stay_the_same_once_the_memory_is_full(loss: Any) -> None:
+    for rate, memory_length in ((1, 4), (2, 6), (4, 8)):
+        memory: Any = None
+        found = []
+        model = make(
+            compression_loss=loss, memory_length=memory_length, compression_rate=rate
+        ).train()
+        for number in range(12):
+            with torch.no_grad():
+                memory = model(text(3, 4, seed=number), memory).memory
+            found.append(memory.nbytes)
+            for kept in tensors(memory):
+                assert kept.untyped_storage().nbytes() == kept.nbytes
+        assert found == sorted(found)
+        assert set(found[7:]) == {2 * 3 * (memory_length + 3) * 8 * 8}
+        memory = memory.reset(torch.tensor([True, False, True]))
+        whole = {t.untyped_storage().data_ptr(): t for t in tensors(memory)}
+        size = sum(t.untyped_storage().nbytes() for t in whole.values())
+        assert size == memory.nbytes == found[-1]
+        memory = model(text(3, 4), memory).memory
+        for kept in tensors(memory):
+            assert kept.untyped_storage().nbytes() == kept.nbytes
+
+
+def test_what_is_kept_holds_on_to_nothing_else() -> None:
+    model, memory = make(), None
+    for number, time in enumerate((3, 4, 1, 4, 4, 2, 4, 3)):
+        memory = model(text(2, time, seed=number), memory).memory
+        for kept in tensors(memory):
+            assert kept.untyped_storage().nbytes() == kept.nbytes
+        assert memory.states[0].shape[1] <= 8 and memory.compressed[0].shape[1] <= 3
+
+
+def test_bytes_are_counted_in_the_type_of_the_states() -> None:
+    _, memory = follow(make().bfloat16(), text(3, 24))
+    assert memory.states[0].dtype == memory.compressed[0].dtype == torch.bfloat16
+    assert memory.nbytes == 2 * 3 * (8 + 3) * 8 * 2
+
+
+# Without compressed slots
+
+
+@each_residual
+@pytest.mark.parametrize("memory_length", [0, 2, 4, 6, 8])
+def test_without_compressed_slots_it_is_a_transformer_xl(
+    residual: Any, memory_length: int
+) -> None:
+    changes: dict[str, Any] = {"residual": residual, "memory_length": memory_length}
+    sizes = {k: v for k, v in SMALL.items() if not k.startswith("compress")} | changes
+    torch.manual_seed(0)
+    plain = TransformerXL(TransformerXLConfig(**sizes)).double()
+    torch.manual_seed(0)
+    config = CompressiveTransformerConfig(**SMALL | changes | {"compressed_length": 0})
+    model = CompressiveTransformer(config).double()
+    for name, parameter in plain.named_parameters():
+        assert model.get_parameter(name).equal(parameter), name
+    shared = dict(model.named_parameters())
+    assert all(
+        n.split(".")[0] == "compression" for n in set(shared) - set(plain.state_dict())
+    )
+    one: Any = None
+    other: Any = None
+    for number in range(6):
+        tokens = text(3, 4, seed=number)
+        expected, found = plain(tokens, one), model(tokens, other)
+        assert found.logits.equal(expected.logits)
+        one, other = expected.memory, found.memory
+        for a, b in zip(one.states, other.states, strict=True):
+            assert a.equal(b)
+        assert all(c.shape == (3, 0, 8) for c in other.compressed)
+        if number == 3:
+            mask = torch.tensor([False, True, False])
+            one, other = one.reset(mask), other.reset(mask)
+
+
+@pytest.mark.parametrize("rate", [1, 2])
+def test_without_compressed_slots_any_segment_is_taken(rate: int) -> None:
+    changes: dict[str, Any] = {"compressed_length": 0, "compression_rate": rate}
+    model = make(**changes, memory_length=6)
+    sizes = {k: v for k, v in SMALL.items() if not k.startswith("compress")}
+    plain = TransformerXL(TransformerXLConfig(**sizes | {"memory_length": 6})).double()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    one: Any = None
+    other: Any = None
+    for number, time in enumerate((3, 1, 4, 2, 4, 4, 1)):
+        tokens = text(2, time, seed=number)
+        expected, found = plain(tokens, one), model(tokens, other)
+        assert found.logits.equal(expected.logits)
+        one, other = expected.memory, found.memory
+
+
+def test_without_any_memory_a_short_segment_is_taken() -> None:
+    model = make(compressed_length=0, memory_length=0)
+    for time in (4, 3, 1):
+        output = model(text(2, time))
+        assert output.logits.shape == (2, time, VOCABULARY)
+        assert output.memory.nbytes == 0
+
+
+# The whole model, a second time
+
+
+class Twin:
+    """One lane of a Compressive Transformer, slot by slot; None is an empty slot."""
+
+    def __init__(self, model: CompressiveTransformer) -> None:
+        self.config = model.config
+        self.weight = {k: w.numpy() for k, w in model.state_dict().items()}
+        layers = range(self.config.layers)
+        self.compressed: list[Slots] = [[] for _ in layers]
+        self.memory: list[Slots] = [[] for _ in layers]
+
+    def reset(self) -> None:
+        for part in (self.compressed, self.memory):
+            part[:] = [[None] * len(slots) for slots in part]
+
+    def norm(self, name: str, x: Array) -> Array:
+        if f"{name}.weight" not in self.weight:
+            return x
+        y = (x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
+        return y * self.weight[f"{name}.weight"] + self.weight[f"{name}.bias"]
+
+    def wave(self, place: int) -> Array:
+        width = self.config.d_model
+        angles = place * np.array([10000 ** (-k / width) for k in range(0, width, 2)])
+        return np.concatenate([np.sin(angles), np.cos(angles)])
+
+    def attend(self, layer: str, read: Slots, i: int) -> tuple[Array, Array]:
+        """Attend from read[i]; return what it read, and its weights over `read`."""
+        config, w = self.config, self.weight
+        d_head = config.d_model // config.heads
+        w_q, w_k, w_v = np.split(w[f"{layer}.qkv.weight"], 3)
+        own = read[i]
+        assert own is not None
+        query, heads = w_q @ own, []
+        mean = np.zeros(len(read))
+        filled = [(j, slot) for j, slot in enumerate(read[: i + 1]) if slot is not None]
+        for h in range(config.heads):
+            rows = slice(h * d_head, (h + 1) * d_head)
+            u, v, q = w[f"{layer}.u"][h, 0], w[f"{layer}.v"][h, 0], query[rows]
+            scores = []
+            for j, slot in filled:
+                k = w_k[rows] @ slot
+                r = w[f"{layer}.position.weight"][rows] @ self.wave(i - j)
+                scores.append((q @ k + q @ r + u @ k + v @ r) / math.sqrt(d_head))
+            each = np.exp(np.array(scores) - max(scores))
+            each /= each.sum()
+            parts = [
+                p * (w_v[rows] @ s) for p, (_, s) in zip(each, filled, strict=True)
+            ]
+            heads.append(sum(parts))
+            for p, (j, _) in zip(each, filled, strict=True):
+                mean[j] += p / config.heads
+        out: Array = w[f"{layer}.out.weight"] @ np.concatenate(heads)
+        return out, mean
+
+    def feed(self, layer: str, x: Array) -> Array:
+        w = self.weight
+        inner = w[f"{layer}.inner.weight"] @ x + w[f"{layer}.inner.bias"]
+        outer = w[f"{layer}.outer.weight"] @ np.maximum(inner, 0)
+        return np.asarray(outer + w[f"{layer}.outer.bias"])
+
+    def squeeze(self, i: int, block: Slots, usage: Array) -> Slots:
+        rate, kind = self.config.compression_rate, self.config.compression
+        if kind is MostUsed:
+            order = sorted(range(len(block)), key=lambda j: (-usage[j], j))
+            return [block[j] for j in sorted(order[: len(block) // rate])]
+        zero = np.zeros(self.config.d_model)
+        found: Slots = []
+        for first in range(0, len(block), rate):
+            group = block[first : first + rate]
+            assert len({slot is None for slot in group}) == 1, "all or none"
+            if group[0] is None:
+                found.append(None)
+                continue
+            slots = np.stack([slot for slot in group if slot is not None])
+            if kind is MaxPooling:
+                found.append(slots.max(0))
+            elif kind is MeanPooling:
+                found.append(slots.sum(0) / rate)
+            else:
+                weight = self.weight[f"compression.{i}.function.taps.weight"]
+                y = self.weight[f"compression.{i}.function.taps.bias"].copy()
+                apart = 1
+                if kind is DilatedConvolution:
+                    apart = next(n for n in (2, 3, 4) if math.gcd(n, rate) == 1)
+                start = first - (rate - 1) * (apart - 1) // 2
+                for tap in range(rate):
+                    place = start + tap * apart
+                    inside = 0 <= place < len(block)
+                    slot = block[place] if inside else None
+                    y = y + weight[:, :, tap] @ (zero if slot is None else slot)
+                found.append(y)
+        return found
+
+    def run(self, tokens: list[int]) -> Array:
+        """Return `[time, vocabulary]`."""
+        config = self.config
+        table = self.weight["embedding.table.weight"]
+        x = [table[t] * math.sqrt(config.d_model) for t in tokens]
+        for number in range(config.layers):
+            name = f"layers.{number}"
+            first, second = f"{name}.after_attention", f"{name}.after_feed_forward"
+            row: Slots = [*self.compressed[number], *self.memory[number], *x]
+            read: Slots = [
+                None if s is None else self.norm(f"{first}.before", s) for s in row
+            ]
+            n = len(row)
+            received, y = np.zeros(n), []
+            for i, own in enumerate(x, n - len(x)):
+                seen, weights = self.attend(f"{name}.attention", read, i)
+                received += weights
+                z = self.norm(f"{first}.norm", own + seen)
+                fed = self.feed(
+                    f"{name}.feed_forward", self.norm(f"{second}.before", z)
+                )
+                y.append(self.norm(f"{second}.norm", z + fed))
+            # A slot of the past was asked by every token, one of the segment by those
+            # from itself on.
+            usage = received / [min(n - j, len(x)) for j in range(n)]
+            self.update(number, x, usage[len(self.compressed[number]) :])
+            x = y
+        head, bias = self.weight["head.weight"], self.weight["head.bias"]
+        return np.stack([head @ self.norm("last", s) + bias for s in x])
+
+    def update(self, i: int, inputs: list[Array], usage: Array) -> None:
+        both, gone = [*self.memory[i], *inputs], 0
+        coarse = self.config.compressed_length
+        while len(both) - gone > self.config.memory_length:
+            gone += self.config.compression_rate if coarse else 1
+        new = self.squeeze(i, both[:gone], usage) if gone and coarse else []
+        self.memory[i] = both[gone:]
+        made = [*self.compressed[i], *new]
+        self.compressed[i] = made[max(len(made) - self.config.compressed_length, 0) :]
+
+
+@st.composite
+def models(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw the config of a small model."""
+    rate, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    return {
+        "compression": draw(st.sampled_from(FUNCTIONS)),
+        "compression_loss": draw(st.sampled_from(LOSSES)),
+        "residual": draw(st.sampled_from([PostNorm, PreNorm])),
+        "heads": draw(st.sampled_from([1, 2])),
+        "d_model": draw(st.sampled_from([4, 6])),
+        "d_ff": 3,
+        "layers": draw(st.integers(1, 2)),
+        "compression_rate": rate,
+        "segment_length": rate * groups,
+        "memory_length": rate * draw(st.integers(groups, groups + 2)),
+        "compressed_length": draw(st.integers(0, 4)),
+    }
+
+
+def check_twins(memory: CompressiveMemory, twins: list[Twin]) -> None:
+    """Compare a memory with what twins remember, lane by lane, empty slots too."""
+    for lane, twin in enumerate(twins):
+        for i in range(twin.config.layers):
+            row = [*twin.compressed[i], *twin.memory[i]]
+            empty = 0 if memory.empty is None else int(memory.empty[lane])
+            assert [slot is None for slot in row] == [
+                j < empty for j in range(len(row))
+            ], "the oldest are the empty ones"
+            assert memory.compressed[i].shape[1] == len(twin.compressed[i])
+            found = memory.joined().states[i][lane]
+            assert found.shape[0] == len(row)
+            for slot, expected in zip(found, row, strict=True):
+                if expected is not None:
+                    assert close(slot, torch.from_numpy(expected))
+
+
+@settings(max_examples=45)
+@given(models(), st.data())
+def test_a_stream_is_the_naive_twins(
+    changes: dict[str, Any], data: st.DataObject
+) -> None:
+    model, batch = make(**changes), data.draw(st.integers(1, 2))
+    longest = model.config.segment_length
+    twins = [Twin(model) for _ in range(batch)]
+    # With whole segments a group is empty or filled, so that lanes may be emptied.
+    whole = data.draw(st.booleans())
+    memory: CompressiveMemory | None = None
+    for number in range(data.draw(st.integers(4, 7))):
+        if memory is not None and whole and data.draw(st.integers(0, 2)) == 0:
+            mask = torch.tensor([data.draw(st.booleans()) for _ in range(batch)])
+            memory = memory.reset(mask)
+            for lane in mask.nonzero().flatten().tolist():
+                twins[lane].reset()
+        time = longest if whole else data.draw(st.integers(1, longest))
+        tokens = text(batch, time, seed=number)
+        with torch.no_grad():
+            output = model(tokens, memory)
+        memory = output.memory
+        assert memory is not None
+        for lane, twin in enumerate(twins):
+            expected = twin.run(tokens[lane].tolist())
+            assert close(output.logits[lane], torch.from_numpy(expected))
+        check_twins(memory, twins)
+
+
+@each_residual
+@pytest.mark.parametrize("function", [MaxPooling, Convolution, DilatedConvolution])
+def test_the_twin_sees_what_a_part_does(function: Any, residual: Any) -> None:
+    model = make(compression=function, residual=residual, memory_length=4)
+
+    def twins() -> Array:
+        twin = Twin(model)
+        rows = [twin.run(row.tolist()) for row in text(1, 12)[0].split(4)]
+        return np.concatenate(rows)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            logits, _ = follow(model, text(1, 12))
+        return torch.as_tensor(logits[0])
+
+    expected = torch.from_numpy(twins())
+    assert close(run(), expected)
+    for name, parameter in model.named_parameters():
+        if ".loss." in name:
+            continue
+        with torch.no_grad():
+            kept = parameter.clone()
+            parameter.add_(0.01 * torch.randn_like(parameter))
+            assert not close(run(), expected), name
+            parameter.copy_(kept)
+
+
+@each_residual
+def test_a_layer_reads_compressed_slots_then_memory(
+    residual: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(residual=residual)
+    _, memory = follow(model, text(2, 24))
+    read: list[tuple[Tensor, Tensor]] = []
+    for layer in model.layers:
+        own = layer.attention.gather
+
+        def gather(x: Tensor, past: Tensor, own: Any = own) -> Any:
+            read.append((x, past))
+            return own(x, past)
+
+        monkeypatch.setattr(layer.attention, "gather", gather)
+    after = model(text(2, 4, seed=1), memory).memory
+    assert len(read) == 2
+    for i, (x, past) in enumerate(read):
+        before = model.layers[i].after_attention.before
+        row = torch.cat([memory.compressed[i], memory.states[i]], dim=1)
+        assert row.shape[1] == 3 + 8 and close(past, before(row))
+        assert close(x, before(after.states[i][:, -4:]))
+        assert memory.joined().states[i].equal(row)
+
+
+# Gradient and time
+
+
+@each_loss
+@each_function
+def test_no_gradient_reaches_what_is_cached(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss).train()
+    inputs: list[Tensor] = []
+    for part in (model.embedding, model.layers[0].after_feed_forward):
+        part.register_forward_hook(lambda _, __, y: inputs.append(y))
+    memory = None
+    for number in range(5):
+        output = model(text(2, 4, seed=number), memory)
+        memory = output.memory
+        for state in memory.states:
+            assert not state.requires_grad and state.grad_fn is None
+        learned = function in (Convolution, DilatedConvolution)
+        live = loss is BackpropagationThroughTime and learned and number >= 2
+        for slots in memory.compressed:
+            assert slots.requires_grad == live
+        found = torch.autograd.grad(
+            output.logits.square().sum(), inputs, allow_unused=True, retain_graph=True
+        )
+        own, earlier = found[2 * number :], found[: 2 * number]
+        assert len(own) == 2 and all(g is not None and g.any() for g in own)
+        assert all(g is None for g in earlier)
+
+
+def test_the_losses_do_not_reach_the_states_either() -> None:
+    for loss in LOSSES:
+        model = make(compression_loss=loss).train()
+        inputs: list[Tensor] = []
+        for part in (model.embedding, model.layers[0].after_feed_forward):
+            part.register_forward_hook(lambda _, __, y, kept=inputs: kept.append(y))
+        memory = None
+        for number in range(4):
+            output = model(text(2, 4, seed=number), memory)
+            memory = output.memory
+        found = torch.autograd.grad(
+            output.auxiliary["compression"], inputs, allow_unused=True
+        )
+        assert all(g is None for g in found), loss.__name__
+
+
+def test_a_memory_made_by_hand_gets_no_gradient() -> None:
+    model, tokens = make(), text(2, 4, seed=1)
+    _, memory = follow(model, text(2, 24))
+    states = tuple(s.clone().requires_grad_() for s in memory.states)
+    output = model(tokens, memory._replace(states=states))
+    found = torch.autograd.grad(output.logits.sum(), states, allow_unused=True)
+    assert found == (None,) * len(states)
+    assert not any(s.requires_grad for s in output.memory.states)
+
+
+@each_residual
+def test_the_weights_learn_from_compressed_slots(residual: Any) -> None:
+    model = make(residual=residual, d_model=4, d_ff=3, layers=1)
+    _, memory = follow(model, text(1, 24))
+    tokens = text(1, 1, seed=1)
+    names = [n for n, _ in model.named_parameters() if "qkv" in n]
+    weights = [model.get_parameter(n).detach().requires_grad_() for n in names]
+    memory = CompressiveMemory(
+        tuple(s[:, :0] for s in memory.states), memory.compressed
+    ).detach()
+
+    def run(*given: Tensor) -> Tensor:
+        changed = dict(zip(names, given, strict=True))
+        return functional_call(model, changed, (tokens, memory)).logits
+
+    assert torch.autograd.gradcheck(run, weights), "as the numerical derivative"
+    with_memory = torch.autograd.grad(run(*weights).square().sum(), weights)
+    own = [model.get_parameter(n) for n in names]
+    alone = torch.autograd.grad(model(tokens).logits.square().sum(), own)
+    for one, other in zip(with_memory, alone, strict=True):
+        for rows in (slice(4, 8), slice(8, 12)):
+            assert not close(one[rows], other[rows]), "keys and values of the cache"
+
+
+def test_detach_cuts_compressed_slots_too() -> None:
+    model = make(compression_loss=BackpropagationThroughTime)
+    _, memory = follow(model, text(2, 24))
+    assert all(c.requires_grad for c in memory.compressed)
+    cut = memory.detach()
+    assert not any(t.requires_grad for t in tensors(cut)) and same(cut, memory)
+    emptied = memory.reset(torch.tensor([True, False]))
+    assert emptied.detach().empty is emptied.empty is not None
+
+
+@each_function
+def test_the_future_has_no_influence(function: Any) -> None:
+    model = make(compression=function)
+    _, memory = follow(model, text(2, 24))
+    tokens = text(2, 4, seed=1)
+    before = model(tokens, memory).logits
+    for i in range(1, 4):
+        other = tokens.clone()
+        other[:, i:] = (other[:, i:] + 1) % VOCABULARY
+        after = model(other, memory).logits
+        assert after[:, :i].equal(before[:, :i])
+        assert not after[:, i].equal(before[:, i])
+
+
+# What the most used are also depends on what is there beside them.
+@pytest.mark.parametrize("function", FUNCTIONS[:-1])
+def test_a_token_has_influence_until_it_left(function: Any) -> None:
+    # One layer, so that nothing is handed on: 8 slots, 3 groups of 2, 4 of a segment.
+    model = make(compression=function, layers=1)
+    tokens = text(1, 32)
+    other = tokens.clone()
+    other[:, :4] = (other[:, :4] + 1) % VOCABULARY
+    found = [follow(model, t)[0] for t in (tokens, other)]
+    moved = (found[0] != found[1]).any(-1)[0].view(8, 4)
+    # At segment 3 the first four are two compressed slots, and at 4 one of them is
+    # left, at 5 none.
+    assert moved.any(1).tolist() == [True] * 5 + [False] * 3
+
+
+# Empty lanes
+
+
+@each_residual
+@each_function
+@pytest.mark.parametrize("before", [1, 6])
+def test_a_reset_lane_is_a_fresh_lane(
+    function: Any, residual: Any, before: int
+) -> None:
+    model = make(compression=function, residual=residual)
+    _, memory = follow(model, text(3, 4 * before))
+    mask = torch.tensor([True, False, True])
+    emptied = memory.reset(mask)
+    tokens = text(3, 4 * 6, seed=1)
+    with torch.no_grad():
+        found, after = follow(model, tokens, emptied)
+        kept, unchanged = follow(model, tokens, memory)
+        fresh, own = follow(model, tokens[mask])
+    assert found[1].equal(kept[1]), "the other lane is untouched"
+    assert close(found[mask], fresh) and not close(kept[mask], fresh)
+    assert after.empty is None, "6 segments fill all slots"
+    for one, other, new in zip(
+        tensors(after), tensors(unchanged), tensors(own), strict=True
+    ):
+        assert one[1].equal(other[1]) and close(one[mask], new)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("memory_length", [6])
+def test_a_reset_lane_is_fresh_where_blocks_are_cut_otherwise(
+    function: Any, memory_length: int
+) -> None:
+    model = make(compression=function, memory_length=memory_length)
+    _, memory = follow(model, text(2, 24))
+    mask, tokens = torch.tensor([True, False]), text(2, 40, seed=1)
+    found, after = follow(model, tokens, memory.reset(mask))
+    assert close(found[:1], follow(model, tokens[:1])[0])
+    assert found[1].equal(follow(model, tokens, memory)[0][1])
+    assert after.empty is None
+
+
+@each_function
+def test_what_was_in_a_reset_lane_has_no_influence(function: Any) -> None:
+    model, tokens = make(compression=function), text(2, 32, seed=1)
+    mask = torch.tensor([True, False])
+    _, memory = follow(model, text(2, 24))
+    expected, _ = follow(model, tokens, memory.reset(mask))
+    for value in (50.0, math.nan, math.inf):
+        spoiled = CompressiveMemory(
+            tuple(s.masked_fill(mask[:, None, None], value) for s in memory.states),
+            tuple(s.masked_fill(mask[:, None, None], value) for s in memory.compressed),
+        )
+        found, _ = follow(model, tokens, spoiled.reset(mask))
+        assert found.equal(expected)
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(FUNCTIONS), st.data())
+def test_resets_nest(function: Any, data: st.DataObject) -> None:
+    model = make(layers=1, compression=function)
+    memory: Any = None
+    since = [0, 0]
+    for number in range(data.draw(st.integers(2, 9))):
+        memory = model(text(2, 4, seed=number), memory).memory
+        for _ in range(data.draw(st.integers(0, 2))):
+            mask = torch.tensor([data.draw(st.booleans()) for _ in range(2)])
+            emptied = memory.reset(mask)
+            assert mask.any() or emptied is memory
+            memory = emptied
+            since = [number + 1 if m else s for m, s in zip(mask, since, strict=True)]
+        tokens = text(2, 4, seed=99)
+        found = model(tokens, memory).logits
+        for lane in range(2):
+            alone = None
+            for i in range(since[lane], number + 1):
+                alone = model(text(2, 4, seed=i)[lane : lane + 1], alone).memory
+            own = model(tokens[lane : lane + 1], alone).logits
+            assert close(found[lane : lane + 1], own)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (torch.tensor([True]), r"torch.bool of shape \[1\]; expected.*shape \[3\]"),
+        (torch.tensor([1, 0, 1]), r"mask is torch.int64 of shape \[3\]; expected"),
+        (torch.ones(3, 1).bool(), r"mask is torch.bool of shape \[3, 1\]"),
+        (torch.tensor(True), r"mask is torch.bool of shape \[\]"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask: Tensor, said: str) -> None:
+    for time in (4, 24):
+        _, memory = follow(make(), text(3, time))
+        with pytest.raises(ValueError, match=said):
+            memory.reset(mask)
+
+
+# Step by step
+
+
+@settings(max_examples=35)
+@given(models(), st.data())
+def test_step_is_forward(changes: dict[str, Any], data: st.DataObject) -> None:
+    model, batch = make(**changes), data.draw(st.integers(1, 2))
+    longest = model.config.segment_length
+    memory: CompressiveMemory | None = None
+    for number in range(data.draw(st.integers(0, 6))):
+        time = data.draw(st.integers(1, longest))
+        memory = model(text(batch, time, seed=number), memory).memory
+        if data.draw(st.integers(0, 2)) == 0:
+            assert memory is not None
+            mask = torch.tensor([data.draw(st.booleans()) for _ in range(batch)])
+            memory = memory.reset(mask)
+    tokens = text(batch, data.draw(st.integers(1, 4 * longest + 2)), seed=77)
+    expected, _ = follow(model, tokens, memory)
+    found, state = walk(model, tokens, model.start(memory, batch))
+    assert close(found, expected)
+    assert state.tokens.equal(tokens[:, (tokens.shape[1] - 1) // longest * longest :])
+
+
+@each_function
+@each_residual
+def test_step_crosses_many_borders(function: Any, residual: Any) -> None:
+    model = make(compression=function, residual=residual)
+    _, memory = follow(model, text(2, 6))
+    memory = memory.reset(torch.tensor([False, True]))
+    tokens = text(2, 22, seed=1)
+    for begin in (None, memory):
+        expected, last = follow(model, tokens, begin)
+        found, state = walk(model, tokens, model.start(begin, 2))
+        assert close(found, expected)
+        # A finished segment is compressed when the next begins.
+        assert state.memory is not None and state.tokens.shape == (2, 2)
+        after = model(state.tokens, state.memory).memory
+        assert all(
+            close(a, b) for a, b in zip(tensors(after), tensors(last), strict=True)
+        )
+
+
+def test_a_state_continues_once() -> None:
+    model, tokens = make(), text(2, 23)
+    first = model.start(batch=2)
+    _, state = walk(model, tokens[:, :14], first)
+    _, used = walk(model, tokens[:, 14:15], state)
+    with pytest.raises(ValueError, match="a state continues once; clone"):
+        model.step(tokens[:, 14:15], state)
+    with pytest.raises(ValueError, match="a state continues once"):
+        model.step(tokens[:, 14:15], state.clone())
+    with pytest.raises(ValueError, match="a state continues once"):
+        model.step(tokens[:, :1], first)
+    branch = used.clone()
+    one, _ = walk(model, tokens[:, 15:], used)
+    other = text(2, 8, seed=5)
+    two, _ = walk(model, other, branch)
+    assert close(one, follow(model, tokens)[0][:, 15:])
+    both = torch.cat([tokens[:, :15], other], dim=1)
+    assert close(two, follow(model, both)[0][:, 15:])
+
+
+def test_a_clone_at_a_border_goes_its_own_way() -> None:
+    model, tokens = make(), text(2, 20)
+    _, state = walk(model, tokens, model.start(batch=2))
+    assert state.tokens.shape == (2, 4)
+    others = [text(2, 6, seed=s) for s in (1, 2)]
+    states = [state.clone(), state]
+    for other, own in zip(others, states, strict=True):
+        both = torch.cat([tokens, other], dim=1)
+        assert close(walk(model, other, own)[0], follow(model, both)[0][:, 20:])
+
+
+def test_a_refused_token_does_not_spoil_the_state() -> None:
+    model, tokens = make(), text(2, 18)
+    state, found = model.start(batch=2), []
+    for i in range(18):
+        for wrong in (tokens[:1, :1], tokens[:, :1] + 99, tokens[:, :1].int()):
+            with pytest.raises(ValueError):
+                model.step(wrong, state)
+        logits, state = model.step(tokens[:, i : i + 1], state)
+        found.append(logits)
+    assert close(torch.cat(found, dim=1), follow(model, tokens)[0])
+
+
+def test_decoding_keeps_no_graph() -> None:
+    model = make(compression_loss=BackpropagationThroughTime)
+    logits, state = walk(model, text(2, 22), model.start(batch=2))
+    assert state.memory is not None
+    for kept in (logits, state.inner.keys, *tensors(state.memory)):
+        assert not kept.requires_grad
+    logits[..., 0] = -math.inf
+
+
+def test_a_start_that_does_not_fit_is_refused() -> None:
+    model = make()
+    _, memory = follow(model, text(3, 24))
+    with pytest.raises(ValueError, match=r"\[3, 8, 8\]; expected \[2, slots, 8\]"):
+        model.start(memory, 2)
+    with pytest.raises(ValueError, match="batch is None; without a memory give 1"):
+        model.start()
+    assert model.start(memory).inner.held == model.start(memory, 3).inner.held == 11
+
+
+# Lengths, checkpoints and files
+
+
+def test_lengths_change_without_the_parameters() -> None:
+    model = make()
+    other = model.with_lengths(segment_length=2, memory_length=6, compressed_length=9)
+    wanted = replace(
+        model.config, segment_length=2, memory_length=6, compressed_length=9
+    )
+    assert other.config == wanted and model.config.compressed_length == 3
+    assert type(other) is CompressiveTransformer
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(a is b for a, b in pairs)
+    assert other.with_lengths(compressed_length=None).config == wanted
+    for name, value, said in (
+        ("compressed_length", -1, "compressed_length is -1; expected 0 or more"),
+        ("memory_length", 7, "memory_length is 7; expected a multiple"),
+        ("memory_length", 2, "memory_length is 2; with compressed slots expected"),
+        ("segment_length", 0, "segment_length is 0"),
+        ("compression_length", 3, "lengths are .*compression_length"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.with_lengths(**{name: value})
+
+
+@each_function
+def test_more_compressed_slots_at_evaluation_with_the_same_weights(
+    function: Any,
+) -> None:
+    model = make(compression=function, compression_loss=AutoEncoding)
+    longer = make(
+        compression=function, compression_loss=AutoEncoding, compressed_length=9
+    )
+    with torch.no_grad():
+        for parameter in longer.parameters():
+            parameter.zero_()
+    longer.load_state_dict(model.state_dict())
+    tokens = text(2, 32)
+    ours, memory = follow(model.with_lengths(compressed_length=9), tokens)
+    theirs, _ = follow(longer, tokens)
+    few, _ = follow(model, tokens)
+    assert ours.equal(theirs) and memory.compressed[0].shape[1] == 9
+    assert ours[:, :16].equal(few[:, :16]) and not close(ours[:, 16:], few[:, 16:])
+    # A longer memory is read whole, and then cut.
+    output = model(text(2, 4), memory)
+    assert output.memory.compressed[0].shape[1] == 3
+    assert output.memory.states[0].shape[1] == 8
+    wide = model.with_lengths(compressed_length=9)(text(2, 4), memory)
+    assert output.logits.equal(wide.logits)
+
+
+def test_a_memory_goes_through_a_file() -> None:
+    model, tokens = make(), text(2, 4, seed=1)
+    _, memory = follow(model, text(2, 24))
+    for kept in (memory, memory.reset(torch.tensor([True, False]))):
+        file = io.BytesIO()
+        torch.save({"memory": bare(kept)}, file)
+        file.seek(0)
+        plain = torch.load(file, weights_only=True)["memory"]
+        again = dressed(model(tokens).memory, plain, torch.device("cpu"))
+        assert type(again) is CompressiveMemory and same(again, kept)
+        assert model(tokens, again).logits.equal(model(tokens, kept).logits)
+        pickled = pickle.loads(pickle.dumps(kept))
+        assert same(pickled, kept)
+
+
+class Recorded(TextStream):
+    """A short text with short segments at the end of each epoch."""
+
+    def __init__(self) -> None:
+        rng = torch.Generator().manual_seed(1)
+        tokens = torch.randint(VOCABULARY, (3 * 22 + 1,), generator=rng)
+        super().__init__(tokens, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "loss"),
+    [
+        (Convolution, AttentionReconstruction),
+        (Convolution, BackpropagationThroughTime),
+        (DilatedConvolution, AutoEncoding),
+        (MostUsed, AutoEncoding),
+        (MaxPooling, AttentionReconstruction),
+    ],
+)
+def test_a_resumed_run_is_the_same_run(function: Any, loss: Any) -> None:
+    def begin(seed: int) -> Training:
+        torch.manual_seed(seed)
+        changes = {"compression": function, "compression_loss": loss, "dropout": 0.2}
+        config = CompressiveTransformerConfig(**SMALL | changes)
+        how = TrainingConfig(steps=4, truncation=2, learning_rate=0.01)
+        return Training(CompressiveTransformer(config), Recorded(), how)
+
+    whole = begin(0)
+    reports = list(whole)
+    first = begin(0)
+    begun = [first.update() for _ in range(2)]
+    file = io.BytesIO()
+    random = torch.get_rng_state()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = begin(1)
+    torch.set_rng_state(random)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.memory.compressed[0].shape[1] == 3
+    assert begun + list(second) == reports
+    pairs = zip(whole.model.parameters(), second.model.parameters(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)
+    assert same(whole.memory, second.memory)
+    assert evaluate(whole.model, Recorded()).mean > 0
+
+
+# Auxiliary loss and names
+
+
+@each_loss
+@each_function
+def test_the_auxiliary_loss_is_there_in_training_alone(
+    function: Any, loss: Any
+) -> None:
+    model = make(compression=function, compression_loss=loss).train()
+    parameters = list(model.compression.parameters())
+    memory = None
+    for number in range(6):
+        assert model.eval()(text(2, 4), memory).auxiliary == {}
+        output = model.train()(text(2, 4, seed=number), memory)
+        memory = output.memory
+        squeezed = number >= 2
+        if not parameters and not squeezed:
+            assert output.auxiliary == {}
+            continue
+        assert list(output.auxiliary) == ["compression"]
+        value = output.auxiliary["compression"]
+        assert value.shape == () and value.isfinite()
+        compares = squeezed and loss is not BackpropagationThroughTime
+        assert (value > 0) == compares, number
+        if parameters:
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            assert all(g is not None and g.isfinite().all() for g in found)
+            if not squeezed:
+                assert not any(g.any() for g in found)
+
+
+def test_the_auxiliary_loss_is_the_sum_over_layers() -> None:
+    model = make(layers=3).train()
+    values: list[Tensor] = []
+    for one in model.compression:
+        one["loss"].register_forward_hook(lambda _, __, y: values.append(y))
+    memory = None
+    for number in range(4):
+        values.clear()
+        output = model(text(2, 4, seed=number), memory)
+        memory = output.memory
+        assert len(values) == (3 if number >= 2 else 0)
+        expected = sum(v.item() for v in values)
+        assert output.auxiliary["compression"].item() == pytest.approx(expected)
+
+
+@each_loss
+@each_function
+def test_parameters_of_the_compression_are_named_so(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss, layers=3)
+    sizes = {k: v for k, v in SMALL.items() if not k.startswith("compress")}
+    plain = TransformerXL(TransformerXLConfig(**sizes | {"layers": 3}))
+    others = {name for name, _ in plain.named_parameters()}
+    named = {n for n, _ in model.named_parameters() if "compression" in n.split(".")}
+    assert {name for name, _ in model.named_parameters()} - named == others
+    owners = (Convolution, DilatedConvolution, AutoEncoding)
+    own = [
+        id(p)
+        for module in model.modules()
+        if isinstance(module, owners)
+        for p in module.parameters()
+    ]
+    assert sorted(own) == sorted(id(model.get_parameter(n)) for n in named)
+    assert len(own) == 3 * 2 * ((function in owners) + (loss in owners))
+
+
+def test_each_layer_has_a_compression_of_its_own() -> None:
+    torch.manual_seed(0)
+    model = CompressiveTransformer(CompressiveTransformerConfig(**SMALL))
+    one, two = (c["function"] for c in model.compression)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert a is not b and not a.equal(b)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = CompressiveTransformerConfig(**SMALL)
+    model = CompressiveTransformer(config)
+    for one in model.compression:
+        assert isinstance(one["function"], Convolution)
+        assert isinstance(one["loss"], AttentionReconstruction)
+
+
+def test_parts_may_be_import_strings() -> None:
+    tokens = text(2, 24)
+    for kind in FUNCTIONS:
+        name = f"labml_style.compression:{kind.__name__}"
+        expected, _ = follow(make(compression=kind), tokens)
+        assert follow(make(compression=name), tokens)[0].equal(expected)
+    for kind in LOSSES:
+        name = f"labml_style.reconstruction:{kind.__name__}"
+        assert type(make(compression_loss=name).compression[0]["loss"]) is kind
+
+
+def test_the_parent_of_the_losses_is_no_loss() -> None:
+    model = make(compression_loss=CompressionLoss).train()
+    memory = None
+    for number in range(4):
+        output = model(text(2, 4, seed=number), memory)
+        memory = output.memory
+    assert output.auxiliary["compression"] == 0
+    assert all(c.requires_grad for c in output.memory.compressed)
+
+
+def test_training_leaves_the_logits_as_they_are() -> None:
+    for loss in LOSSES:
+        model, one, other = make(compression_loss=loss), None, None
+        for number in range(5):
+            tokens = text(2, 4, seed=number)
+            ours, theirs = model.train()(tokens, one), model.eval()(tokens, other)
+            assert ours.logits.equal(theirs.logits)
+            one, other = ours.memory, theirs.memory
+            assert one is not None and other is not None and same(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_function
+def test_narrow_types_run_forward_and_step(function: Any, dtype: torch.dtype) -> None:
+    narrow, tokens = make(compression=function).to(dtype), text(2, 26)
+    found, memory = follow(narrow, tokens)
+    assert found.dtype == memory.states[0].dtype == memory.compressed[0].dtype == dtype
+    stepped, _ = walk(narrow, tokens, narrow.start(batch=2))
+    assert stepped.dtype == dtype and stepped.isfinite().all()
+    memory = memory.reset(torch.tensor([True, False]))
+    assert narrow(tokens[:, :4], memory).logits.isfinite().all()
+    if dtype == torch.float32:
+        expected, _ = follow(make(compression=function), tokens)
+        assert (found.double() - expected).abs().max() < 1e-4
+        assert (stepped.double() - expected).abs().max() < 1e-4
+
+
+def test_a_copy_of_the_model_is_its_own() -> None:
+    model, tokens = make(), text(2, 24)
+    other = copy.deepcopy(model)
+    before, _ = follow(model, tokens)
+    with torch.no_grad():
+        for parameter in other.compression.parameters():
+            parameter.add_(1)
+    assert follow(model, tokens)[0].equal(before)
+    assert not follow(other, tokens)[0].equal(before)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layers": 0}, "layers is 0; expected 1 or more"),
+        ({"d_ff": 0}, "d_ff is 0; expected 1 or more"),
+        ({"heads": 3}, "d_model is 8 with 3 heads"),
+        ({"dropout": 1.5}, r"dropout is 1\.5"),
+        ({"vocabulary": 0}, "vocabulary is 0"),
+        ({"segment_length": 0}, "segment_length is 0; expected 1 or more"),
+        ({"memory_length": -2}, "memory_length is -2; expected 0 or more"),
+        ({"compression_rate": 0}, "compression_rate is 0; expected 1 or more"),
+        ({"compression_rate": 1.5}, r"compression_rate is 1\.5; expected 1 or more"),
+        ({"compressed_length": -1}, "compressed_length is -1; expected 0 or more"),
+        ({"compressed_length": 2.5}, r"compressed_length is 2\.5; expected 0 or more"),
+        ({"compressed_length": None}, "compressed_length is None; expected 0 or more"),
+        (
+            {"segment_length": 5},
+            "segment_length is 5; expected a multiple of compression_rate 2",
+        ),
+        (
+            {"memory_length": 9},
+            "memory_length is 9; expected a multiple of compression_rate 2",
+        ),
+        (
+            {"memory_length": 2},
+            "memory_length is 2; with compressed slots expected segment_length 4",
+        ),
+        ({"memory_length": 0}, "memory_length is 0; with compressed slots expected"),
+    ],
+)
+def test_impossible_configs_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        CompressiveTransformerConfig(**SMALL | changes)
+
+
+def test_a_short_memory_is_allowed_where_nothing_is_compressed() -> None:
+    for memory_length in (0, 2, 4):
+        CompressiveTransformerConfig(
+            **SMALL | {"compressed_length": 0, "memory_length": memory_length}
+        )
+    CompressiveTransformerConfig(**SMALL | {"memory_length": 4})
+
+
+@pytest.mark.parametrize("name", ["compression", "compression_loss"])
+def test_bad_parts_are_refused(name: str) -> None:
+    for value in ("labml_style.nowhere:Part", "math:pi", 3):
+        with pytest.raises(ValueError, match="part is .*; expected a"):
+            make(**{name: value})
+
+
+def all_of(
+    memory: CompressiveMemory, change: Callable[[Tensor], Tensor]
+) -> CompressiveMemory:
+    states, compressed = (
+        tuple(change(t) for t in part) for part in (memory.states, memory.compressed)
+    )
+    return CompressiveMemory(states, compressed, memory.empty)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda m: Memory(m.states),
+            "memory is a Memory without compressed slots; expected one that this model",
+        ),
+        (
+            lambda m: m._replace(states=m.states[:1]),
+            "memory has 1 layers, the model 2",
+        ),
+        (
+            lambda m: m._replace(compressed=m.compressed[:1]),
+            "memory has 1 layers, the model 2",
+        ),
+        (
+            lambda m: all_of(m, lambda t: t[:1]),
+            r"shape \[1, 8, 8\]; expected \[3, slots, 8\] for a batch of 3",
+        ),
+        (
+            lambda m: m._replace(compressed=tuple(t[:1] for t in m.compressed)),
+            r"shape \[1, 3, 8\]; expected \[3, slots, 8\] for a batch of 3",
+        ),
+        (
+            lambda m: m._replace(compressed=tuple(t[..., :6] for t in m.compressed)),
+            r"shape \[3, 3, 6\]; expected \[3, slots, 8\].*d_model 8",
+        ),
+        (
+            lambda m: m._replace(states=tuple(t[..., :6] for t in m.states)),
+            r"shape \[3, 8, 6\]; expected \[3, slots, 8\].*d_model 8",
+        ),
+        (
+            lambda m: m._replace(compressed=(m.compressed[0], m.compressed[1][:, 1:])),
+            r"shape \[3, 2, 8\]; expected .* in all layers alike",
+        ),
+        (
+            lambda m: m._replace(compressed=tuple(t.float() for t in m.compressed)),
+            "memory is torch.float32 on cpu, the model torch.float64 on cpu",
+        ),
+        (
+            lambda m: all_of(m, Tensor.float),
+            "memory is torch.float32 on cpu, the model torch.float64 on cpu",
+        ),
+        (
+            lambda m: m._replace(compressed=tuple(t.to("meta") for t in m.compressed)),
+            "torch.float64 on meta, the model torch.float64 on cpu",
+        ),
+        (
+            lambda m: m._replace(empty=torch.tensor([1])),
+            r"empty.*shape \[1\]; expected.*\[3\]",
+        ),
+        (
+            lambda m: m._replace(empty=torch.tensor([1.0, 2.0, 3.0])),
+            r"empty is torch.float32 .*; expected torch.int64 of shape \[3\]",
+        ),
+    ],
+    ids=[
+        "a Transformer-XL's",
+        "layers",
+        "compressed layers",
+        "batch",
+        "compressed batch",
+        "compressed width",
+        "width",
+        "one compressed layer",
+        "compressed dtype",
+        "dtype",
+        "device",
+        "empty",
+        "type of empty",
+    ],
+)
+def test_a_memory_of_another_model_is_refused(
+    change: Callable[[CompressiveMemory], Any], said: str
+) -> None:
+    model = make()
+    _, memory = follow(model, text(3, 24))
+    wrong = change(memory)
+    with pytest.raises(ValueError, match=said):
+        model(text(3, 4), wrong)
+    if {len(t) for t in tensors(memory if type(wrong) is Memory else wrong)} == {3}:
+        with pytest.raises(ValueError, match=said):
+            model.start(wrong)
+
+
+def test_a_start_compares_compressed_slots_and_memory() -> None:
+    model = make()
+    _, memory = follow(model, text(3, 24))
+    wrong = memory._replace(compressed=tuple(c[:1] for c in memory.compressed))
+    with pytest.raises(ValueError, match=r"\[1, 3, 8\]; expected \[3, slots, 8\]"):
+        model.start(wrong)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (text(2, 5), "tokens have time 5; expected 1 to segment_length 4"),
+        (text(2, 4).int(), r"tokens are torch.int32 of shape \[2, 4\]; expected"),
+        (text(2, 4) * 0 + 11, "tokens go from 11 to 11; expected 0 to 10"),
+    ],
+)
+def test_tokens_that_do_not_fit_are_refused(tokens: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=re.compile(said)):
+        make()(tokens)
+
+
+def test_what_is_returned_are_named_tuples() -> None:
+    model = make()
+    output = model(text(2, 4))
+    _, state = model.step(text(2, 1), model.start(batch=2))
+    assert isinstance(output, Output) and isinstance(output.memory, CompressiveMemory)
+    assert output.memory._fields == ("states", "compressed", "empty")
+    assert isinstance(state, CompressiveState)
+    assert output.logits.shape == (2, 4, VOCABULARY) and output.auxiliary == {}
+    assert isinstance(output.memory.joined(), Memory)
+
+
+def test_every_public_name_is_documented() -> None:
+    for name, value in vars(compressive_transformer).items():
+        own = getattr(value, "__module__", "") == compressive_transformer.__name__
+        if own and name[0] != "_":
+            assert value.__doc__, name
+
+
+def test_a_model_is_a_module_with_parts_by_layer() -> None:
+    model = make(layers=3)
+    assert isinstance(model, nn.Module) and len(model.compression) == 3
+    assert not list(model.buffers()), "nothing is saved but parameters"

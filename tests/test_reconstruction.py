@@ -1,0 +1,720 @@
+"""The losses of compression: an oracle after the paper, and who receives gradient."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from labml_style import reconstruction
+from labml_style.compression import (
+    Convolution,
+    DilatedConvolution,
+    MaxPooling,
+    MeanPooling,
+    MostUsed,
+)
+from labml_style.compressive_transformer import (
+    CompressionLoss,
+    CompressiveMemory,
+    CompressiveTransformer,
+    CompressiveTransformerConfig,
+    Evicted,
+)
+from labml_style.reconstruction import (
+    AttentionReconstruction,
+    AutoEncoding,
+    BackpropagationThroughTime,
+    attended,
+    mean_square,
+    recalled,
+    stopped,
+)
+from labml_style.streams import TextStream
+from labml_style.training import Training, TrainingConfig, nats
+from labml_style.transformer_xl import Layer, PostNorm, PreNorm
+
+VOCABULARY = 11
+SMALL: dict[str, Any] = {
+    "vocabulary": VOCABULARY,
+    "d_model": 8,
+    "layers": 2,
+    "heads": 2,
+    "d_ff": 12,
+    "segment_length": 4,
+    "memory_length": 8,
+    "compressed_length": 4,
+    "compression_rate": 2,
+}
+FUNCTIONS: list[Any] = [
+    MaxPooling,
+    MeanPooling,
+    Convolution,
+    DilatedConvolution,
+    MostUsed,
+]
+LEARNED: list[Any] = [Convolution, DilatedConvolution]
+COMPARING: list[Any] = [AttentionReconstruction, AutoEncoding]
+LOSSES: list[Any] = [*COMPARING, BackpropagationThroughTime]
+each_function = pytest.mark.parametrize("function", FUNCTIONS)
+each_kind = pytest.mark.parametrize("function", [MaxPooling, Convolution, MostUsed])
+each_learned = pytest.mark.parametrize("function", LEARNED)
+each_loss = pytest.mark.parametrize("loss", LOSSES)
+each_comparing = pytest.mark.parametrize("loss", COMPARING)
+each_residual = pytest.mark.parametrize("residual", [PostNorm, PreNorm])
+
+
+def make(**changes: Any) -> CompressiveTransformer:
+    """Build a model in float64, with weights so large that a difference shows."""
+    torch.manual_seed(0)
+    config = CompressiveTransformerConfig(**SMALL | changes)
+    model = CompressiveTransformer(config).double().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def text(batch: int, time: int, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCABULARY, (batch, time), generator=rng)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    assert one.shape == other.shape
+    return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def run(
+    model: CompressiveTransformer, segments: int, batch: int = 2, memory: Any = None
+) -> Any:
+    """Run a text of whole segments; return the last output, and what it was given."""
+    before, output = memory, None
+    for number in range(segments):
+        before = memory
+        output = model(text(batch, 4, seed=number), memory)
+        memory = output.memory
+    return output, before
+
+
+def cost(logits: Tensor, seed: int = 50) -> Tensor:
+    return nats(logits, text(logits.shape[0], logits.shape[1], seed)).sum()
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of a loss for every parameter; zeros where there is none."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(
+        loss, parameters, allow_unused=True, retain_graph=True, materialize_grads=True
+    )
+    return dict(zip(names, found, strict=True))
+
+
+def taught(grads: dict[str, Tensor]) -> set[str]:
+    assert all(g.isfinite().all() for g in grads.values())
+    return {name for name, g in grads.items() if g.any()}
+
+
+def part_of(model: nn.Module, part: str) -> set[str]:
+    """Return names of the parameters of a compression's function or loss."""
+    names = {name for name, _ in model.named_parameters()}
+    return {n for n in names if n.startswith("compression.") and f".{part}." in n}
+
+
+# The paper's norms, a second time
+
+
+def normed(layer: Layer, x: Tensor) -> Tensor:
+    """Read through what stands before attention, by hand."""
+    norm = layer.after_attention.before
+    if isinstance(norm, nn.Identity):
+        return x
+    assert isinstance(norm, nn.LayerNorm)
+    apart = x - x.mean(-1, keepdim=True)
+    spread = (apart.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    return apart / spread * norm.weight + norm.bias
+
+
+def squeezed(function: nn.Module, old: Tensor, rate: int) -> Tensor:
+    """f_c of one lane `[n, d]`, group by group."""
+    groups = [old[i : i + rate] for i in range(0, len(old), rate)]
+    if isinstance(function, MeanPooling):
+        return torch.stack([group.sum(0) / rate for group in groups])
+    if isinstance(function, MaxPooling):
+        return torch.stack([group.max(0).values for group in groups])
+    assert isinstance(function, Convolution) and function.taps.bias is not None
+    weight, rows = function.taps.weight, []
+    for group in groups:
+        products = [weight[:, :, i] @ slot for i, slot in enumerate(group)]
+        rows.append(torch.stack(products).sum(0) + function.taps.bias)
+    return torch.stack(rows)
+
+
+def content_attention(layer: Layer, h: Tensor, m: Tensor, heads: int) -> Tensor:
+    """softmax((hQ)(mK)^T)(mV) for each head, without positions; `[time, d]`."""
+    width = h.shape[1]
+    d_head, weight = width // heads, layer.attention.qkv.weight
+    found = []
+    for head in range(heads):
+        rows = slice(head * d_head, (head + 1) * d_head)
+        q, k, v = (weight[part * width :][rows].T for part in range(3))
+        scores = (h @ q) @ (m @ k).T / math.sqrt(d_head)
+        weights = scores.exp() / scores.exp().sum(1, keepdim=True)
+        found.append(weights @ (m @ v))
+    return torch.cat(found, dim=1)
+
+
+def norm_of(differences: list[Tensor]) -> Tensor:
+    return torch.cat([d.flatten() for d in differences]).square().sum().sqrt()
+
+
+@torch.no_grad()
+def oracle(
+    model: CompressiveTransformer,
+    remembered: list[Tensor],
+    inputs: list[Tensor],
+    evicted: int,
+) -> tuple[float, list[int]]:
+    """Algorithm 2, or the auto-encoding loss: the norms summed over layers.
+
+    It also returns how many elements each norm is of.
+
+    Args:
+        model: its weights are read.
+        remembered: for each layer its memory before the segment.
+        inputs: for each layer what the segment is when it comes in.
+        evicted: how many of the oldest are compressed.
+    """
+    total, counts = 0.0, []
+    rate, heads = model.config.compression_rate, model.config.heads
+    for i, layer in enumerate(model.layers):
+        function, loss = model.compression[i].values()
+        h, slots = inputs[i], torch.cat([remembered[i], inputs[i]], dim=1)
+        old_mem = slots[:, :evicted]
+        differences = []
+        for lane in range(len(h)):
+            new_cm = squeezed(function, old_mem[lane], rate)
+            if isinstance(loss, AutoEncoding):
+                weight, bias = loss.decoder.weight, loss.decoder.bias
+                width = h.shape[2]
+                for g, slot in enumerate(new_cm):
+                    for k in range(rate):
+                        rows = slice(k * width, (k + 1) * width)
+                        restored = weight[rows] @ slot + bias[rows]
+                        differences.append(old_mem[lane, g * rate + k] - restored)
+                continue
+            asked, old, new = (
+                normed(layer, x) for x in (h[lane], old_mem[lane], new_cm)
+            )
+            one = content_attention(layer, asked, old, heads)
+            differences.append(one - content_attention(layer, asked, new, heads))
+        total += norm_of(differences).item()
+        counts.append(sum(d.numel() for d in differences))
+    return total, counts
+
+
+@settings(max_examples=25)
+@given(
+    loss=st.sampled_from(COMPARING),
+    function=st.sampled_from([MaxPooling, MeanPooling, Convolution]),
+    residual=st.sampled_from([PostNorm, PreNorm]),
+    rate=st.integers(1, 3),
+    groups=st.integers(1, 2),
+    more=st.integers(0, 2),
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 2), st.sampled_from([2, 4])),
+    data=st.data(),
+)
+def test_the_sum_of_norms_is_the_papers(
+    loss: Any,
+    function: Any,
+    residual: Any,
+    rate: int,
+    groups: int,
+    more: int,
+    sizes: tuple[int, int, int],
+    data: st.DataObject,
+) -> None:
+    layers, heads, d_head = sizes
+    longest = rate * groups
+    model = make(
+        compression=function,
+        compression_loss=loss,
+        residual=residual,
+        layers=layers,
+        heads=heads,
+        d_model=heads * d_head,
+        compression_rate=rate,
+        segment_length=longest,
+        memory_length=longest + rate * more,
+    )
+    found: list[Tensor] = []
+    for part in model.compression:
+        part["loss"].register_forward_hook(lambda _, __, y: found.append(y.detach()))
+    before: CompressiveMemory | None = None
+    inputs: list[Tensor] = []
+    model.embedding.register_forward_hook(lambda _, __, y: inputs.append(y))
+    for layer in model.layers:
+        joins = layer.after_feed_forward
+        joins.register_forward_hook(lambda _, __, y: inputs.append(y))
+    compared = 0
+    for number in range(6):
+        found.clear()
+        inputs.clear()
+        time = data.draw(st.integers(1, longest)) if number % 2 else longest
+        output = model(text(2, time, seed=number), before)
+        after = output.memory
+        held = 0 if before is None else before.states[0].shape[1]
+        evicted = held + time - after.states[0].shape[1]
+        assert bool(evicted) == bool(found) and evicted % rate == 0
+        if before is not None and evicted:
+            compared += 1
+            remembered = list(before.states)
+            expected, counts = oracle(model, remembered, inputs, evicted)
+            pairs = zip(found, counts, strict=True)
+            norms = [math.sqrt(value.item() * count) for value, count in pairs]
+            assert sum(norms) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+            total = torch.stack(found).sum()
+            assert close(output.auxiliary["compression"].detach(), total)
+        before = after
+    assert compared >= 1
+
+
+def test_a_rate_of_1_loses_nothing() -> None:
+    model = make(compression=MeanPooling, compression_rate=1)
+    output, _ = run(model, 5)
+    assert output.auxiliary["compression"] < 1e-25
+    assert output.memory.compressed[0].any()
+
+
+# The parts of the losses
+
+
+def test_recalled_is_recall_without_gradient_to_the_layer() -> None:
+    for residual in (PostNorm, PreNorm):
+        layer = make(residual=residual).layers[0]
+        slots = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+        keys, values = recalled(layer, slots)
+        expected = layer.recall(slots)
+        assert keys.equal(expected[0]) and values.equal(expected[1])
+        (keys.square().sum() + values.square().sum()).backward()
+        assert slots.grad is not None and slots.grad.any()
+        (own,) = torch.autograd.grad(
+            expected[0].square().sum() + expected[1].square().sum(), slots
+        )
+        assert close(slots.grad, own)
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is None and parameter.requires_grad, name
+
+
+def test_stopped_runs_a_module_as_it_is() -> None:
+    module, x = nn.LayerNorm(4).double(), torch.randn(3, 4).double().requires_grad_()
+    nn.init.normal_(module.weight)
+    found = stopped(module, x)
+    assert found.equal(module(x))
+    found.square().sum().backward()
+    assert x.grad is not None and x.grad.any()
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
+def test_attended_masks_what_is_empty() -> None:
+    torch.manual_seed(0)
+    query, keys, values = torch.randn(3, 3, 2, 5, 4, dtype=torch.float64)
+    empty = torch.tensor([0, 2, 5])
+    found = attended(query, keys, values, empty)
+    assert close(found[:1], attended(query[:1], keys[:1], values[:1], None))
+    filled = keys[1:2, :, 2:], values[1:2, :, 2:]
+    assert close(found[1:2], attended(query[1:2], *filled, None))
+    everywhere = attended(query[2:], keys[2:], values[2:], None)
+    assert close(found[2:], everywhere), "where all are empty, to all of them"
+
+
+def test_the_mean_is_over_the_lanes_that_count() -> None:
+    torch.manual_seed(0)
+    error = torch.randn(3, 2, 5, dtype=torch.float64)
+    error[1] = torch.nan
+    lanes = torch.tensor([True, False, True])
+    found = mean_square(error, lanes)
+    assert close(found, error[lanes].square().mean())
+    assert mean_square(error, torch.zeros(3).bool()) == 0
+    assert close(mean_square(error[:1], None), error[0].square().mean())
+    assert mean_square(error[:1].bfloat16(), None).dtype == torch.float32
+
+
+# Who receives gradient
+
+
+@each_residual
+@each_comparing
+@each_learned
+def test_a_comparing_loss_teaches_the_compression_alone(
+    function: Any, loss: Any, residual: Any
+) -> None:
+    model = make(compression=function, compression_loss=loss, residual=residual)
+    output, _ = run(model, 5)
+    wanted = part_of(model, "function") | part_of(model, "loss")
+    assert len(wanted) == (4 if loss is AttentionReconstruction else 8)
+    found = gradients(model, output.auxiliary["compression"])
+    assert taught(found) == wanted
+    text_alone = gradients(model, cost(output.logits))
+    everyone = {name for name, _ in model.named_parameters()}
+    assert taught(text_alone) == everyone - wanted
+
+
+@pytest.mark.parametrize("function", [MaxPooling, MeanPooling, MostUsed])
+def test_pooling_leaves_a_decoder_to_teach(function: Any) -> None:
+    for loss in LOSSES:
+        model = make(compression=function, compression_loss=loss)
+        output, _ = run(model, 5)
+        own = part_of(model, "loss")
+        assert len(own) == (4 if loss is AutoEncoding else 0)
+        value = output.auxiliary["compression"]
+        assert value.requires_grad == bool(own)
+        if own:
+            assert taught(gradients(model, value)) == own
+        everyone = {name for name, _ in model.named_parameters()}
+        assert taught(gradients(model, cost(output.logits))) == everyone - own
+
+
+@each_residual
+@each_learned
+def test_backpropagation_teaches_by_later_segments(
+    function: Any, residual: Any
+) -> None:
+    model = make(
+        compression=function,
+        compression_loss=BackpropagationThroughTime,
+        residual=residual,
+    )
+    own = part_of(model, "function")
+    everyone = {name for name, _ in model.named_parameters()}
+    memory: CompressiveMemory | None = None
+    for number in range(6):
+        output = model(text(2, 4, seed=number), memory)
+        memory = output.memory
+        # The third segment makes the first compressed slots, the fourth reads them.
+        wanted = everyone if number >= 3 else everyone - own
+        assert taught(gradients(model, cost(output.logits))) == wanted, number
+        assert output.auxiliary["compression"] == 0
+        assert taught(gradients(model, output.auxiliary["compression"])) == set()
+        assert all(c.requires_grad == (number >= 2) for c in memory.compressed)
+
+
+@each_learned
+@pytest.mark.parametrize("loss", [BackpropagationThroughTime, CompressionLoss])
+def test_a_cut_memory_and_no_loss_teach_nothing(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss)
+    own, memory = part_of(model, "function"), None
+    for number in range(6):
+        output = model(text(2, 4, seed=number), memory)
+        total = cost(output.logits) + output.auxiliary["compression"]
+        found = taught(gradients(model, total))
+        assert found == {name for name, _ in model.named_parameters()} - own
+        memory = output.memory.detach()
+
+
+@each_comparing
+@each_learned
+def test_compressed_slots_are_cut_where_a_loss_compares(
+    function: Any, loss: Any
+) -> None:
+    model = make(compression=function, compression_loss=loss)
+    own = part_of(model, "function") | part_of(model, "loss")
+    memory, total = None, torch.zeros((), dtype=torch.float64)
+    for number in range(6):
+        output = model(text(2, 4, seed=number), memory)
+        memory, total = output.memory, total + cost(output.logits)
+        for slots in memory.compressed:
+            assert not slots.requires_grad and slots.grad_fn is None
+    assert memory is not None and memory.compressed[0].shape[1] == 4
+    # The loop does not cut here, and still no text reaches the compression.
+    found = taught(gradients(model, total))
+    assert found == {name for name, _ in model.named_parameters()} - own
+    model.eval()
+    assert not any(c.requires_grad for c in run(model, 6)[0].memory.compressed)
+
+
+@each_comparing
+def test_the_gradient_of_a_loss_is_right(loss: Any) -> None:
+    model = make(compression_loss=loss, d_model=4, d_ff=3, layers=1)
+    _, before = run(model, 5, batch=1)
+    tokens = text(1, 4, seed=9)
+    names = sorted(part_of(model, "function") | part_of(model, "loss"))
+    weights = [model.get_parameter(n).detach().requires_grad_() for n in names]
+
+    def loss_of(*given: Tensor) -> Tensor:
+        changed = dict(zip(names, given, strict=True))
+        output = torch.func.functional_call(model, changed, (tokens, before))
+        value = output.auxiliary["compression"]
+        assert isinstance(value, Tensor)
+        return value
+
+    assert torch.autograd.gradcheck(loss_of, weights), "as the numerical derivative"
+
+
+@each_residual
+@each_comparing
+@each_kind
+def test_the_texts_gradient_is_the_same_with_and_without(
+    function: Any, loss: Any, residual: Any
+) -> None:
+    model = make(compression=function, compression_loss=loss, residual=residual)
+    found: list[dict[str, Tensor]] = []
+    for factor in (0, 1e6):
+        model.zero_grad()
+        memory, total = None, torch.zeros((), dtype=torch.float64)
+        for number in range(5):
+            output = model(text(2, 4, seed=number), memory)
+            memory, total = output.memory, total + cost(output.logits)
+            if factor and output.auxiliary:
+                total = total + factor * output.auxiliary["compression"]
+        total.backward()
+        own = {
+            name: p.grad
+            for name, p in model.named_parameters()
+            if p.grad is not None and not name.startswith("compression.")
+        }
+        assert len(own) == sum(
+            not name.startswith("compression.") for name, _ in model.named_parameters()
+        )
+        found.append(own)
+    for name, expected in found[0].items():
+        for other in found[1:]:
+            assert other[name].equal(expected), name
+
+
+@each_loss
+@each_kind
+def test_no_parameter_is_switched_off(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss)
+    memory = None
+    for number in range(5):
+        for mode in (False, True):
+            output = model.train(mode)(text(2, 4, seed=number), memory)
+            assert all(p.requires_grad for p in model.parameters())
+            assert all(p.grad_fn is None and p.is_leaf for p in model.parameters())
+        total = cost(output.logits) + sum(output.auxiliary.values())
+        total.backward()
+        assert all(p.requires_grad for p in model.parameters())
+        memory = output.memory.detach()
+    # A parameter that somebody froze stays so.
+    model.layers[0].attention.qkv.weight.requires_grad_(False)
+    model(text(2, 4), memory)
+    frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["layers.0.attention.qkv.weight"]
+
+
+# In training
+
+
+def stream() -> TextStream:
+    rng = torch.Generator().manual_seed(1)
+    tokens = torch.randint(VOCABULARY, (3 * 200 + 1,), generator=rng)
+    return TextStream(tokens, 3, 4)
+
+
+@each_loss
+@each_learned
+def test_every_parameter_goes_on_moving(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss)
+    how = TrainingConfig(
+        steps=12,
+        truncation=2,
+        weight_decay=0.0,
+        learning_rate=0.01,
+        precision="float64",
+    )
+    training = Training(model, stream(), how)
+    for _ in range(4):
+        training.update()
+    for _ in range(2):
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        training.update()
+        for name, parameter in model.named_parameters():
+            moved = parameter.ne(before[name])
+            assert moved.any(), name
+            # Queries, keys and values are one matrix.
+            if "qkv" in name:
+                assert all(part.any() for part in moved.chunk(3)), name
+
+
+class Loud(AttentionReconstruction):
+    """The same loss, a million times as large."""
+
+    def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
+        return 1e6 * super().forward(evicted, new)
+
+
+def test_a_huge_loss_does_not_shrink_the_step_of_the_model() -> None:
+    def train(loss: Any, apart: tuple[str, ...]) -> tuple[dict[str, nn.Parameter], Any]:
+        model = make(compression_loss=loss)
+        how = TrainingConfig(
+            steps=4, clip=0.1, clip_apart=apart, weight_decay=0.0, precision="float64"
+        )
+        reports = list(Training(model, stream(), how))
+        own = {n: p for n, p in model.named_parameters() if "compression" not in n}
+        return own, reports[-1]
+
+    # Two updates without compressed slots, one with a loss, and one that reads slots
+    # from before it: until then both runs have the same compression.
+    quiet, report = train(AttentionReconstruction, ("compression",))
+    loud, other = train(Loud, ("compression",))
+    assert set(report.norms) == set(other.norms) == {"model", "compression"}
+    assert other.norms["compression"] > 1e3 > report.norms["compression"]
+    assert other.norms["model"] == report.norms["model"]
+    assert all(loud[name].equal(p) for name, p in quiet.items())
+    joint, _ = train(Loud, ())
+    assert not any(joint[n].equal(p) for n, p in quiet.items() if p.ndim > 1)
+
+
+@each_comparing
+def test_a_loss_trains_the_compression(loss: Any) -> None:
+    model = make(compression_loss=loss)
+    parameters = list(model.compression.parameters())
+    rule = torch.optim.Adam(parameters, 0.02)
+    _, before = run(model, 5)
+    before, found = before.detach(), []
+    for _ in range(40):
+        value = model(text(2, 4, seed=9), before).auxiliary["compression"]
+        rule.zero_grad()
+        value.backward()
+        rule.step()
+        found.append(value.item())
+    assert found[-1] < 0.3 * found[0]
+
+
+# Lanes with empty slots
+
+
+@each_residual
+@each_comparing
+@each_kind
+def test_an_empty_lane_adds_nothing(function: Any, loss: Any, residual: Any) -> None:
+    model = make(compression=function, compression_loss=loss, residual=residual)
+    memory = run(model, 6, batch=3)[0].memory.detach()
+    reset = memory.reset(torch.tensor([False, True, False]))
+    others = CompressiveMemory(
+        tuple(s[[0, 2]] for s in memory.states),
+        tuple(c[[0, 2]] for c in memory.compressed),
+    )
+    for number in range(2):
+        tokens = text(3, 4, seed=20 + number)
+        one, other = model(tokens, reset), model(tokens[[0, 2]], others)
+        found, expected = (o.auxiliary["compression"] for o in (one, other))
+        assert close(found, expected) and found > 0
+        if found.requires_grad:
+            pairs = zip(
+                gradients(model, found).items(),
+                gradients(model, expected).values(),
+                strict=True,
+            )
+            for (name, a), b in pairs:
+                assert close(a, b), name
+        reset, others = one.memory.detach(), other.memory.detach()
+    # From the third segment on the lane has a block of its own.
+    tokens = text(3, 4, seed=22)
+    one, other = model(tokens, reset), model(tokens[[0, 2]], others)
+    assert not close(one.auxiliary["compression"], other.auxiliary["compression"])
+
+
+@each_loss
+@each_kind
+def test_empty_lanes_alone_give_no_nan(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss)
+    memory = run(model, 6)[0].memory.detach().reset(torch.tensor([True, True]))
+    output = model(text(2, 4, seed=20), memory)
+    value = output.auxiliary["compression"]
+    assert value == 0
+    total = cost(output.logits) + value
+    found = gradients(model, total)
+    assert not any(found[n].any() for n in found if n.startswith("compression."))
+    assert taught(found), "and the text still teaches"
+
+
+@each_residual
+@pytest.mark.parametrize("function", FUNCTIONS[:-1])
+def test_half_empty_lanes_are_compared_by_what_they_hold(
+    function: Any, residual: Any
+) -> None:
+    # Memory and segment do not divide, so a block is half empty where a fresh lane
+    # has half a block.
+    model = make(compression=function, residual=residual, memory_length=6)
+    memory: Any = run(model, 6)[0].memory.detach()
+    memory, fresh = memory.reset(torch.tensor([True, True])), None
+    compared = 0
+    for number in range(4):
+        tokens = text(2, 4, seed=20 + number)
+        one, other = model(tokens, memory), model(tokens, fresh)
+        half = memory.empty is not None and (memory.empty - 4).tolist() == [2, 2]
+        if number:
+            found, expected = (o.auxiliary["compression"] for o in (one, other))
+            assert close(found, expected) and found > 0
+            compared += half
+        memory, fresh = one.memory.detach(), other.memory.detach()
+    assert compared == 1
+
+
+def test_auto_encoding_does_not_ask_for_what_is_empty() -> None:
+    model = make(compression_loss=AutoEncoding, memory_length=6, layers=1)
+    memory = run(model, 6)[0].memory.detach().reset(torch.tensor([True, True]))
+    memory = model(text(2, 4, seed=20), memory).memory.detach()
+    seen: list[Evicted] = []
+    own = model.compression[0]["loss"]
+    own.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    value = model(text(2, 4, seed=21), memory).auxiliary["compression"]
+    (evicted,) = seen
+    assert evicted.empty is not None and evicted.empty.tolist() == [2, 2]
+    new = model.compression[0]["function"](evicted.old)
+    with torch.no_grad():
+        for place in range(2):
+            evicted.old[:, place] = 1e9
+    assert close(own(evicted, new), value)
+    evicted.old[:, 2] = 1e9
+    assert not close(own(evicted, new), value)
+
+
+# Types
+
+
+@each_loss
+@each_function
+def test_autocast_runs(function: Any, loss: Any) -> None:
+    model = make(compression=function, compression_loss=loss).float()
+    exact = copy.deepcopy(model)
+    memory: Any = None
+    for number in range(5):
+        tokens = text(2, 4, seed=number)
+        expected = exact(tokens, memory).auxiliary
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(tokens, memory)
+            total = cost(output.logits) + sum(output.auxiliary.values())
+        model.zero_grad()
+        total.backward()
+        memory = output.memory.detach()
+        assert {t.dtype for t in (*memory.states, *memory.compressed)} == {
+            torch.float32
+        }
+        for name, value in output.auxiliary.items():
+            assert value.dtype == torch.float32 or loss not in COMPARING
+            assert value.item() == pytest.approx(expected[name].item(), rel=0.1)
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                assert parameter.grad.isfinite().all(), name
+        if number == 3:
+            memory = memory.reset(torch.tensor([True, False]))
+    for name, parameter in model.named_parameters():
+        taught_by_text = not name.startswith("compression.")
+        if taught_by_text or loss in COMPARING:
+            assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_every_public_name_is_documented() -> None:
+    for name, value in vars(reconstruction).items():
+        own = getattr(value, "__module__", "") == reconstruction.__name__
+        if own and name[0] != "_":
+            assert value.__doc__, name

@@ -1,0 +1,55 @@
+"""For each exercise of the chapter an answer that looks right and is not."""
+
+ANSWERS = {
+    # Counts a compressed slot as one token.
+    "place": """
+def place(config, step, token):
+    back = step * config.segment_length - token
+    if back <= 0:
+        return "segment" if back > -config.segment_length else "future"
+    if back <= config.memory_length:
+        return "memory"
+    slots = config.memory_length + config.compressed_length
+    return "compressed" if back <= slots else "gone"
+""",
+    # Takes the newest token of each group for its middle.
+    "ages": """
+def ages(config):
+    m, c = config.memory_length, config.compression_rate
+    coarse = [m + c * i + 1.0 for i in range(config.compressed_length)]
+    return coarse[::-1] + [float(i) for i in range(m, 0, -1)]
+""",
+    # Keeps everything where no compressed slot is wanted.
+    "update": """
+def update(compressed, memory, segment, memory_length, compressed_length, rate):
+    row = torch.cat([memory, segment], dim=1)
+    surplus = max(row.shape[1] - memory_length, 0)
+    if surplus:
+        new = row[:, :surplus].unflatten(1, (-1, rate)).mean(2)
+        compressed = torch.cat([compressed, new], dim=1)
+    return compressed[:, -compressed_length:], row[:, surplus:]
+""",
+    # Says that all slots are empty, so that nothing is attended to.
+    "zero_filled": """
+def zero_filled(model, batch):
+    config, weight = model.config, model.head.weight
+    parts = []
+    for slots in (config.memory_length, config.compressed_length):
+        one = weight.new_zeros(batch, slots, config.d_model)
+        parts.append((one.detach(),) * config.layers)
+    slots = config.memory_length + config.compressed_length
+    return CompressiveMemory(*parts, torch.full((batch,), slots))
+""",
+    # Rounds down: what does not fill a group stays, and a level grows too long.
+    "step_of": """
+def step_of(levels, segment, lengths, rate):
+    arriving, after = segment, []
+    for level, length in zip(levels, lengths):
+        row = level + arriving
+        surplus = max(len(row) - length, 0) // rate * rate
+        old, row = row[:surplus], row[surplus:]
+        arriving = [sum(old[i : i + rate], []) for i in range(0, surplus, rate)]
+        after.append(row)
+    return after
+""",
+}
