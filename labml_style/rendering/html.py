@@ -100,11 +100,8 @@ def highlight(
 
 
 def pane(code: str, extra: str = "") -> str:
-    """A box of code that stays in view while its prose scrolls by."""
-    return (
-        f'<div class="lit-pane highlight{extra}">'
-        f"<pre tabindex=0><code>{code}</code></pre></div>"
-    )
+    """A box of code; it takes the focus, so that the arrow keys can scroll it."""
+    return f"<pre{extra} tabindex=0><code>{code}</code></pre>"
 
 
 def wrapped(signature: str, width: int = 64) -> str:

@@ -128,8 +128,13 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
     return f'<div class="lit" data-chapter="{chapter.name}">\n{body}\n</div>'
 
 
-def _linker(book: Book, chapter: Chapter) -> Callable[[Target, str], str]:
-    """Wraps a name into a link; its first on a page carries the signature."""
+def _linker(
+    book: Book, chapter: Chapter, mark: str = ""
+) -> Callable[[Target, str], str]:
+    """Wraps a name into a link; its first on a page carries the signature.
+
+    In code every link is a name; only in prose they need a class as their mark.
+    """
 
     def link(target: Target, inside: str) -> str:
         address = book.href(chapter, target)
@@ -138,7 +143,7 @@ def _linker(book: Book, chapter: Chapter) -> Callable[[Target, str], str]:
         if name not in chapter.signed:
             chapter.signed.add(name)
             hover = f' data-signature="{escape(target.definition.signature)}"'
-        return f'<a class=lit-ref href="{escape(address)}"{hover}>{inside}</a>'
+        return f'<a{mark} href="{escape(address)}"{hover}>{inside}</a>'
 
     return link
 
@@ -200,7 +205,7 @@ def _prose(book: Book, chapter: Chapter, row: Row, html: str) -> str:
     _check_links(book, chapter, row, soup)
     _wrap_tables(soup)
     module = book.index.modules[chapter.module]
-    link = _linker(book, chapter)
+    link = _linker(book, chapter, " class=lit-ref")
     for code in soup.find_all("code"):
         name = code.get_text().removesuffix("()")
         if code.find_parent(["a", "pre", "summary"]) or not NAME.fullmatch(name):
@@ -238,15 +243,13 @@ def _row(book: Book, chapter: Chapter, row: Row, prose: str, output: str) -> str
     names += [f"lit-{tag}" for tag in ("exercise", "check") if tag in row.tags]
     names += ["lit-figure-row"] if "figure" in row.tags and output else []
     names += [] if right else ["lit-wide"]
-    anchor = escape(row.id)
-    # Quotes cost two bytes at every attribute; they stay where there is white space.
-    where = anchor if re.fullmatch(r"[\w.-]+", anchor) else f'"{anchor}"'
-    kind = names[0] if len(names) == 1 else f'"{" ".join(names)}"'
+    anchor, kind = escape(row.id), " ".join(names)
     mark = f'<a class=lit-anchor href="#{anchor}" aria-label="This row">#</a>'
     mark = "" if row.heading else mark  # the heading above has its own
     left = f"<div class=lit-doc>{prose}{mark}</div>" if prose else ""
     right = f"\n<div class=lit-code>{right}</div>" if right else ""
-    return f"<div class={kind} id={where} data-hash={row.hash}>\n{left}{right}\n</div>"
+    row_tag = f'<div class="{kind}" id="{anchor}" data-hash={row.hash}>'
+    return f"{row_tag}\n{left}{right}\n</div>"
 
 
 def _card(chapter: Chapter, row: Row) -> str:
@@ -266,9 +269,9 @@ def _card(chapter: Chapter, row: Row) -> str:
     start = len("class ") if card.kind == "class" else 0
     target = Target(chapter.module, card, chapter.page, card.name)
     itself = Reference(0, start, start + len(name), target)
-    href = f'<a class=lit-ref href="#{escape(card.name)}">'
+    href = f'<a href="#{escape(card.name)}">'
     inner = highlight(text, None, [itself], lambda _, inside: f"{href}{inside}</a>")
-    return pane(inner, " lit-card")
+    return pane(inner, " class=lit-card")
 
 
 def toc(chapter: Chapter) -> list[tuple[int, str, str]]:

@@ -42,6 +42,7 @@ from .bibliography import references_markdown
 from .book import Chapter, read_book
 from .page import arrange, boxes, split_notebook, toc
 from .rows import NotebookError
+from .slim import slim
 
 # mkdocs-jupyter imports jsonschema, and that imports this package where it is present,
 # for a format no notebook uses. It compiles 39 grammars at import, which takes longer
@@ -193,7 +194,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         return self.root / self.config.modules.replace(".", "/") / f"{chapter.name}.py"
 
     def on_post_page(self, output: str, page: Page, config: MkDocsConfig) -> str:
-        """Write images, the notebook and the module beside the page."""
+        """Write a chapter's files beside its page, and any page without ballast."""
         chapter = self.book.chapters.get(page.file.src_uri)
         if chapter is not None:
             folder = Path(config.site_dir) / chapter.url
@@ -203,10 +204,14 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             for source in {chapter.source, self._module(chapter)}:
                 if source.exists():
                     (folder / source.name).write_bytes(source.read_bytes())
-            # The template's indentation is a kilobyte; it has no <pre> before the page.
-            head, mark, rest = output.partition('<div class="lit"')
-            output = re.sub(r"\n\s+", "\n", head) + mark + rest
-        return output
+        return slim(output)
+
+    def on_post_template(
+        self, output_content: str, *, template_name: str, config: MkDocsConfig
+    ) -> str:
+        """Make the page for what is missing as light as the others."""
+        page = template_name.endswith(".html")
+        return slim(output_content) if page else output_content
 
 
 def repository(pyproject: Path) -> str:

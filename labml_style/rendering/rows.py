@@ -529,7 +529,7 @@ def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
             count += 1
             row.id = f"{base}-{count}"
         taken.add(row.id)
-        row.hash = hashlib.sha256(f"{row.prose}\0{shown}".encode()).hexdigest()[:10]
+        row.hash = hashlib.sha256(f"{row.prose}\0{shown}".encode()).hexdigest()[:8]
 
 
 def equation_ids(markdown: str) -> list[str]:

@@ -336,7 +336,7 @@ def test_a_check_links_to_the_stub_and_a_name_to_the_module(tmp_path: Path) -> N
         cell("f(), g()", "active-ipynb", "check"),
         cell("def g(): return 1", "active-ipynb", "solution"),
     )
-    links = BeautifulSoup(page.html, "html.parser").select(".lit-check a.lit-ref")
+    links = BeautifulSoup(page.html, "html.parser").select(".lit-check pre > code a")
     assert [a["href"] for a in links] == ["#f", "#g"]
 
 

@@ -120,7 +120,7 @@ def test_chapters_become_side_by_side_pages(built: Path) -> None:
 
 
 def test_names_link_across_pages_and_back(built: Path) -> None:
-    link = page(built, "other").select_one('a.lit-ref[href="../stone/#Stone"]')
+    link = page(built, "other").select_one('pre > code a[href="../stone/#Stone"]')
     assert link is not None
     assert link["data-signature"] == "class Stone(mass: float)"
     used = page(built, "stone").select_one("#Stone + .lit-used a")
@@ -132,7 +132,7 @@ def test_names_link_across_pages_and_back(built: Path) -> None:
 def test_support_modules_have_pages(built: Path) -> None:
     assert page(built, "support/tools").select_one("#shake") is not None
     other = page(built, "other")
-    assert other.select_one('a.lit-ref[href="../support/tools/#shake"]') is not None
+    assert other.select_one('pre > code a[href="../support/tools/#shake"]') is not None
 
 
 def test_markdown_links_are_rewritten(built: Path) -> None:

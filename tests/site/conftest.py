@@ -46,7 +46,7 @@ def chapters(site: Path, pages: list[str]) -> list[str]:
     found = [
         name
         for name in pages
-        if 'data-chapter="' in (site / name / "index.html").read_text("utf-8")
+        if " data-chapter=" in (site / name / "index.html").read_text("utf-8")
     ]
     assert found, "no page of the site is a chapter"
     return found

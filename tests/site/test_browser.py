@@ -226,7 +226,7 @@ def test_readable_without_javascript(visit: Open, chapters: list[str]) -> None:
     for scheme in ("light", "dark"):
         page = visit(chapters[0], java_script_enabled=False, color_scheme=scheme)
         assert page.locator(".lit-doc p").first.is_visible()
-        assert page.locator(".lit-code > .lit-pane pre").first.is_visible()
+        assert page.locator(".lit-code > pre").first.is_visible()
         assert page.locator(".lm-nav a").first.is_visible()
         figures = page.locator(".lit-figure").all()
         assert figures
@@ -272,7 +272,7 @@ def test_figures_follow_the_colours(visit: Open, chapters: list[str]) -> None:
 
 def test_signature_card_on_focus_and_hover(visit: Open, chapters: list[str]) -> None:
     page = visit(chapters[0])
-    link = page.locator(".lit-row a.lit-ref[data-signature]:visible").first
+    link = page.locator(".lit-row pre > code a[data-signature]:visible").first
     card = page.locator("[role=tooltip]")
     assert not card.is_visible()
     link.focus()
@@ -283,7 +283,7 @@ def test_signature_card_on_focus_and_hover(visit: Open, chapters: list[str]) -> 
     assert not card.is_visible()
     link.evaluate("link => link.blur()")
     unsigned = page.evaluate(
-        """() => [...document.querySelectorAll("a.lit-ref")].filter(link =>
+        """() => [...document.querySelectorAll(".lit-ref, pre > code a")].filter(link =>
           !link.dataset.signature).map(link => link.outerHTML)"""
     )
     assert not unsigned, f"names without a signature: {unsigned[:3]}"
@@ -307,6 +307,7 @@ def test_keyboard_reaches_everything_and_focus_shows(
       const box = element.getBoundingClientRect()
       return {names: [...element.classList, element.name, element.tagName],
         ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0,
+        contents: Boolean(element.closest(".lm-nav")),
         svg: Boolean(element.closest("svg")), x: box.x, y: box.y, href: element.href}
     }"""
     for name in [*pages, "no-such-page/"]:
@@ -322,10 +323,10 @@ def test_keyboard_reaches_everything_and_focus_shows(
         now = page.evaluate(state)
         if "BODY" in now["names"]:
             break
-        names += now["names"]
+        names += now["names"] + ["contents"] * now["contents"]
         assert now["ring"] or now["svg"], f"no visible focus on {now}"
     assert {"lm-skip", "lm-name", "md-search__input", "md-option"} <= set(names)
-    assert "lm-page" in names
+    assert "contents" in names
     page.goto(address)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -403,21 +404,21 @@ def test_code_stays_in_view_while_its_prose_scrolls(
     visit: Open, chapters: list[str]
 ) -> None:
     page = visit(chapters[0])
-    row = page.locator(".lit-row:not(.lit-wide):has(> .lit-code > .lit-pane)").first
+    row = page.locator(".lit-row:not(.lit-wide):has(> .lit-code > pre)").first
     row.locator(".lit-doc").evaluate(
         "doc => doc.append(Object.assign(document.createElement('p'),"
         " {textContent: 'Long prose. '.repeat(900)}))"
     )
     row.evaluate("row => scrollTo(0, row.getBoundingClientRect().top + scrollY + 900)")
     bar = page.locator(".md-header").bounding_box()
-    pane = row.locator(".lit-pane").first.bounding_box()
+    pane = row.locator(".lit-code > pre").first.bounding_box()
     assert bar and pane
     assert 0 <= pane["y"] - bar["height"] < 40, f"the code stands at {pane['y']} px"
 
 
 def test_code_scrolls_in_its_own_box(visit: Open, chapters: list[str]) -> None:
     page = visit(chapters[0], width=390)
-    code = page.locator(".lit-code > .lit-pane pre").first
+    code = page.locator(".lit-code > pre").first
     code.evaluate("pre => pre.append('wide '.repeat(80))")
     assert code.evaluate("pre => pre.scrollWidth > pre.clientWidth")
     over = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
@@ -436,7 +437,7 @@ def test_a_chapter_prints(visit: Open, chapters: list[str], tmp_path: Path) -> N
     for part in (".md-header", ".lm-side", ".lm-turn", ".lit-tools"):
         assert not page.locator(part).first.is_visible(), f"{part} is printed"
     assert page.locator(".lit-doc p").first.is_visible()
-    look = page.locator(".lit-code > .lit-pane pre").first.evaluate(
+    look = page.locator(".lit-code > pre").first.evaluate(
         "pre => [getComputedStyle(pre).whiteSpace, getComputedStyle(pre).color,"
         " getComputedStyle(document.documentElement).colorScheme]"
     )
@@ -460,8 +461,8 @@ def test_a_fold_opens_on_paper(visit: Open, chapters: list[str]) -> None:
 
 def test_motion_and_forced_colours(visit: Open, chapters: list[str]) -> None:
     page = visit(chapters[0], forced_colors="active", reduced_motion="reduce")
-    assert page.locator(".lit-code > .lit-pane pre").first.is_visible()
-    border = page.locator(".lit-code > .lit-pane pre").first.evaluate(
+    assert page.locator(".lit-code > pre").first.is_visible()
+    border = page.locator(".lit-code > pre").first.evaluate(
         "pre => getComputedStyle(pre).borderTopStyle"
     )
     assert border == "solid", "without colours the code needs a frame"

@@ -81,8 +81,9 @@ const show = link => {
 }
 const leave = () => { leaving = setTimeout(hide, 200) }
 
-/* The first link of a name carries its signature; the others share it. */
-const names = document.querySelectorAll("a.lit-ref")
+/* The first link of a name carries its signature; the others share it. In code every
+   link is a name. */
+const names = document.querySelectorAll(".lit-ref, pre > code a")
 const signatures = new Map()
 const named = link => `${link.getAttribute("href")} ${link.textContent}`
 for (const link of names)
