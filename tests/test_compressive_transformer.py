@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
 import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from labml_style.compressive_transformer import (
     CompressiveState,
     CompressiveTransformer,
     CompressiveTransformerConfig,
+    history,
     turnover,
 )
 from labml_style.reconstruction import (
@@ -1415,3 +1418,18 @@ def test_a_model_is_a_module_with_parts_by_layer() -> None:
     model = make(layers=3)
     assert isinstance(model, nn.Module) and len(model.compression) == 3
     assert not list(model.buffers()), "nothing is saved but parameters"
+
+
+# --- the log that figures replay
+
+LOG = Path(__file__).parents[1] / "docs" / "assets" / "logs" / "compressive-memory.json"
+
+
+def test_the_log_of_the_site_is_the_updates_own() -> None:
+    lengths = {"segment_length": 4, "memory_length": 4, "compressed_length": 3}
+    config = CompressiveTransformerConfig(**SMALL | lengths | {"compression_rate": 2})
+    wanted = {**lengths, "compression_rate": 2, "steps": history(config, [4] * 6)}
+    found = json.loads(LOG.read_text())
+    assert found == wanted, f"{LOG.name} is not what the model does; write {wanted}"
+    assert found["steps"][3]["compressed"] == [[2, 3], [4, 5], [6, 7]]
+    assert found["steps"][2]["dropped"] == [[0, 1]]
