@@ -597,7 +597,7 @@ PRESETS: tuple[Preset, ...] = (
                 residual="labml_style.transformer_xl:PreNorm",
             ),
             training=TrainingConfig(
-                steps=800, learning_rate=2e-3, warmup=50, truncation=12
+                steps=400, learning_rate=2e-3, warmup=50, truncation=12
             ),
             batch=32,
             measures={"test": Measure(warm_up=0)},
