@@ -72,9 +72,13 @@ from torch import Tensor, nn
 # from labml_style import streams
 # from labml_style.lab.presets import find
 # from labml_style.lab.records import kept
+# from labml_style.relative_attention import ContentAttention
+# from labml_style.transformer_xl import TransformerXL
 #
 # corpus = streams.demo_corpus()
-# trained = kept(find("recurrence@cpu")).eval().with_lengths(memory_length=96)
+# small: TransformerXL = kept(find("recurrence@cpu"))
+# trained = small.with_lengths(memory_length=96)
+# trained.eval()
 # lanes, memories = streams.TextStream(corpus.test[:32769], 64, 32), [None]
 # with torch.no_grad():
 #     for t in range(6):
@@ -464,7 +468,7 @@ class MostUsed(Compression):
 #
 # @torch.no_grad()
 # def used(i):
-#     attention = trained.layers[i].attention
+#     attention: ContentAttention = trained.layers[i].attention
 #     past = torch.cat([old[i], recent[i][:, :32]], dim=1)
 #     query, keys, _ = attention.gather(recent[i][:, 32:], past)
 #     weights = attention.weights(query, keys, attention.positions(keys.shape[2]))

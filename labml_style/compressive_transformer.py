@@ -106,6 +106,7 @@ from labml_style.compression import (
     MeanPooling,
     received,
 )
+from labml_style.relative_attention import ContentAttention
 from labml_style.transformer_xl import (
     Layer,
     Memory,
@@ -583,7 +584,8 @@ class CompressiveTransformer(TransformerXL):
     @torch.no_grad()
     def usage(self, i: int, seen: Seen, empty: Tensor | None) -> Tensor:
         """Return `[batch, n]`, the attention that layer i gave to each key."""
-        attention, (query, keys, _) = self.layers[i].attention, seen
+        attention: ContentAttention = self.layers[i].attention
+        query, keys, _ = seen
         places = attention.positions(keys.shape[2])
         return received(attention.weights(query, keys, places, empty))
 
@@ -659,6 +661,10 @@ class CompressiveTransformer(TransformerXL):
 
 
 # %%
+def _tokens(slots: Tensor) -> list[list[int]]:
+    return [slot.nonzero().flatten().tolist() for slot in slots[0]]
+
+
 def history(
     config: CompressiveTransformerConfig, times: Sequence[int]
 ) -> list[dict[str, list[list[int]]]]:
@@ -676,22 +682,18 @@ def history(
     total = sum(times)
     small: Any = dict(d_model=2 * total, heads=1, d_ff=1, layers=1)
     small |= dict(compression=MeanPooling, compression_loss=CompressionLoss)
-    model = CompressiveTransformer(replace(config, **small)).eval()
-    places, memory, log = torch.eye(total, 2 * total)[None], None, []
-
-    def tokens(slots: Tensor) -> list[list[int]]:
-        return [slot.nonzero().flatten().tolist() for slot in slots[0]]
-
-    begin = 0
+    model = CompressiveTransformer(replace(config, **small))
+    model.eval()
+    places, memory, log, begin = torch.eye(total, 2 * total)[None], None, [], 0
     for time in times:
         segment = places[:, begin : begin + time]
         step: dict[str, list[list[int]]] = {"compressed": [], "memory": []}
         if memory is not None:
-            step = {"compressed": tokens(memory.compressed[0])}
-            step["memory"] = tokens(memory.states[0])
-        step["segment"] = tokens(segment)
+            step = {"compressed": _tokens(memory.compressed[0])}
+            step["memory"] = _tokens(memory.states[0])
+        step["segment"] = _tokens(segment)
         memory, _ = model.remember(memory, [segment])
-        after = tokens(memory.compressed[0])
+        after = _tokens(memory.compressed[0])
         step["made"] = [group for group in after if group not in step["compressed"]]
         step["dropped"] = [group for group in step["compressed"] if group not in after]
         log.append(step)
@@ -738,7 +740,14 @@ def history(
 #     model = CompressiveTransformer(replace(base, **changes)).double()
 #     for parameter in model.parameters():
 #         parameter.data.normal_(std=0.3)
-#     return model.eval()
+#     model.eval()
+#     return model
+#
+#
+# def after(model, tokens, memory=None) -> CompressiveMemory:
+#     for segment in tokens.split(4, dim=1):
+#         memory = model(segment, memory).memory
+#     return memory
 #
 #
 # torch.manual_seed(1)
@@ -778,9 +787,8 @@ def history(
 #
 #
 # for loss in (CompressionLoss, Probe):
-#     model, memory = make(compression_loss=loss).train(), None
-#     for segment in text[:, :12].split(4, dim=1):
-#         memory = model(segment, memory).memory
+#     model = make(compression_loss=loss).train()
+#     memory = after(model, text[:, :12])
 #     assert not any(slots.requires_grad for slots in memory.states)
 #     taps = [parts["function"].taps.weight for parts in model.compression]
 #     output = model(text[:, 12:16], memory)
@@ -795,17 +803,18 @@ def history(
 # for i, layer in enumerate(model.layers):
 #     evicted = model.compression[i]["loss"].evicted
 #     assert evicted.old.equal(memory.states[i]) and evicted.layer is layer
-#     seen = layer.attention.gather(evicted.old, None)[1:]
+#     attention: ContentAttention = layer.attention
+#     seen = attention.gather(evicted.old, None)[1:]
 #     assert all(a.allclose(b) for a, b in zip(evicted.seen[1:], seen, strict=True))
 
 # %% [markdown]
 # And most used keeps the slot that this segment's queries attended to most.
 
 # %% tags=["active-ipynb"]
-# model, memory = make(compression=MostUsed), None
-# for segment in text[:, :16].split(4, dim=1):
-#     before, memory = memory, model(segment, memory).memory
-# attention, count = model.layers[0].attention, before.compressed[0].shape[1]
+# model, segment = make(compression=MostUsed), text[:, 12:16]
+# before = after(model, text[:, :12])
+# memory, count = after(model, segment, before), before.compressed[0].shape[1]
+# attention: ContentAttention = model.layers[0].attention
 # past = before.joined().states[0]
 # query, keys, _ = attention.gather(model.embedding(segment), past)
 # weights = attention.weights(query, keys, attention.positions(keys.shape[2]))
@@ -825,9 +834,8 @@ def history(
 # parts = MaxPooling, MeanPooling, Convolution, DilatedConvolution, MostUsed
 # mask = torch.tensor([False, True, False])
 # for part in parts:
-#     model, memory = make(compression=part), None
-#     for segment in text[:, :16].split(4, dim=1):
-#         memory = model(segment, memory).memory
+#     model = make(compression=part)
+#     memory = after(model, text[:, :16])
 #     kept, cleared, fresh = memory, memory.reset(mask), None
 #     for segment in text[:, 16:].split(4, dim=1):
 #         a, b, c = (model(segment, m) for m in (kept, cleared, fresh))
@@ -835,7 +843,7 @@ def history(
 #         assert b.logits[[0, 2]].allclose(a.logits[[0, 2]], rtol=0, atol=1e-10)
 #         kept, cleared, fresh = a.memory, b.memory, c.memory
 #     assert not a.logits[1].allclose(c.logits[1]), "what was forgotten had mattered"
-# print("a lane that was reset is fresh, with", *(part.__name__ for part in parts))
+# print("a lane that was reset is a fresh one, with", len(parts), "functions")
 
 # %% [markdown]
 # And a step is a pass: token by token over nine borders, with each function, a lane
@@ -846,7 +854,7 @@ def history(
 #     gaps = []
 #     for more in (dict(memory_length=4), dict(memory_length=8, residual=PreNorm)):
 #         model = make(compression=part, **more)
-#         memory = model(text[:, :4], model(text[:, 4:8]).memory).memory.reset(mask)
+#         memory = after(model, text[:, :8]).reset(mask)
 #         passes, steps, state = [], [], model.start(memory)
 #         for segment in text.split(4, dim=1):
 #             logits, memory, _ = model(segment, memory)
@@ -862,6 +870,7 @@ def history(
 # with TestCase().assertRaises(ValueError):
 #     model.step(text[:, 2:3], state)  # it was continued
 # model.step(text[:, 2:3], branch)  # its clone was not
+# memory = after(model, text)
 # for given in (memory.joined(), memory._replace(compressed=memory.compressed[:1])):
 #     with TestCase().assertRaises(ValueError) as refused:
 #         model(text[:, :4], given)
@@ -995,7 +1004,8 @@ def history(
 #         axes.plot(places[start:], mean[start:], style, color=colour, markersize=4)
 #         axes.text(5.1, mean[-1], arm, color=colour, va="center")
 #     axes.axhline(bits["alone", "carried"].mean(), color="C0", lw=1, ls=":")
-#     axes.text(0, bits["alone", "carried"].mean(), "alone", color="C0", va="bottom")
+#     place = dict(color="C0", va="center")
+#     axes.text(5.1, bits["alone", "carried"].mean(), "alone", **place)
 #     axes.set_xticks(places, lengths)
 #     axes.set(xlim=(-0.2, 6.0), ylabel="bits per byte")
 #     axes.set_xlabel("slots in evaluation: exact (xl), compressed (rates)")
@@ -1037,7 +1047,9 @@ def history(
 # from labml_style.lab.presets import find
 # from labml_style.lab.records import kept
 #
-# corpus, trained = streams.demo_corpus(), kept(find("compressive@cpu")).eval()
+# corpus = streams.demo_corpus()
+# trained: CompressiveTransformer = kept(find("compressive@cpu"))
+# trained.eval()
 # lanes, memory, seen_by = streams.TextStream(corpus.test, 64, 24), None, []
 # with torch.no_grad():
 #     for t in range(30):
@@ -1045,8 +1057,8 @@ def history(
 #         x = trained.embedding(tokens)
 #         for i, layer in enumerate(trained.layers if t >= 8 else ()):
 #             x, (query, keys, _) = look(layer, x, trained.past(memory, i), None)
-#             places = layer.attention.positions(72)
-#             weights = layer.attention.weights(query, keys, places)
+#             attention: ContentAttention = layer.attention
+#             weights = attention.weights(query, keys, attention.positions(72))
 #             seen_by.append(weights.mean((0, 1, 2)).view(18, 4).sum(1))
 #         memory = trained(tokens, memory).memory
 # received_ = torch.stack(seen_by).view(22, 3, 18).mean(1)
@@ -1062,8 +1074,12 @@ def history(
 #     colours = ["C2"] * 6 + ["C1"] * 6 + ["C0"] * 6
 #     panels[0].bar(range(18), 100 * mean, color=colours, yerr=200 * error)
 #     panels[0].set(title="per bucket of four slots, %", yscale="log")
+#     panels[0].set_yticks([2, 5, 10], ["2", "5", "10"])
 #     panels[1].bar(range(18), 100 * each, color=colours)
 #     panels[1].set(title="per token, %", yscale="log")
+#     panels[1].set_yticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+#     for axes in panels:
+#         axes.minorticks_off()
 #     ticks = [2.5, 8.5, 14.5], ["compressed", "memory", "segment"]
 #     panels[1].set_xticks(*ticks)
 # show(
@@ -1094,7 +1110,7 @@ def history(
 # model, good = make(), text[:, :4]
 # zeros = (torch.zeros(3, 4, 16, dtype=torch.float64),) * 2
 # full = CompressiveMemory(zeros, zeros)
-# attention = model.layers[0].attention
+# attention: ContentAttention = model.layers[0].attention
 # past = torch.zeros(3, 8, 16, dtype=torch.float64)
 # query, keys, _ = attention.gather(model.embedding(good), past)
 # weights = attention.weights(query, keys, attention.positions(12))
@@ -1111,9 +1127,7 @@ def history(
 # > cannot compute it, for it needs distances that grow by one.
 
 # %% tags=["active-ipynb"]
-# memory = None
-# for segment in text[:, :32].split(4, dim=1):
-#     memory = model(segment, memory).memory
+# memory = after(model, text[:, :32])
 # xl = {k: v for k, v in vars(model.config).items() if "compress" not in k}
 # plain = TransformerXL(TransformerXLConfig(**xl)).double().eval()
 # plain.load_state_dict(model.state_dict(), strict=False)

@@ -225,6 +225,9 @@ def mean_square(error: Tensor, lanes: Tensor | None) -> Tensor:
 class AutoEncoding(CompressionLoss):
     """A linear map is to restore the old slots from the compressed ones.
 
+    It makes `[batch, n // rate, d_model]` into `[batch, n // rate, rate * d_model]`,
+    read as `[batch, n, d_model]`.
+
     Args:
         config: `d_model` and `compression_rate` are read.
 
@@ -239,7 +242,6 @@ class AutoEncoding(CompressionLoss):
         self.decoder = nn.Linear(config.d_model, self.rate * config.d_model)
 
     def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
-        # [batch, n // rate, rate * d_model] to [batch, n, d_model]
         restored = self.decoder(new).unflatten(-1, (self.rate, -1)).flatten(1, 2)
         error, lanes = evicted.old.detach() - restored, None
         if evicted.empty is not None:
@@ -259,7 +261,7 @@ class AutoEncoding(CompressionLoss):
 # $$ \begin{aligned}
 # \mathrm{attn}(h, m) &= \mathrm{softmax}\bigl((h Q)(m K)^\top\bigr)\,(m V) \\
 # \mathcal{L}^{attn} &= \sum_{\text{layers}} \bigl\lVert \mathrm{attn}(h, \mathrm{old})
-#   - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
+#   \\ & \qquad\quad - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
 # \end{aligned} \tag{2} $$
 #
 # Everything but $f_c$ is a constant here: $h$, the old slots, $Q$, $K$ and $V$.

@@ -40,7 +40,10 @@ def refused(answer: Any) -> str:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("run nothing", "preset is 'nothing'; expected one of enwik8-4mb, enwik8-base"),
+        (
+            "run nothing",
+            "preset is 'nothing'; expected one of compressive, enwik8-4mb, enwik8-base",
+        ),
         ("run smoke@tpu", "smoke has no form 'tpu'; expected one of cpu"),
         ("run smoke --form gpu", "smoke has no form 'gpu'; expected one of cpu"),
         ("run smoke --form tpu", "--form: invalid choice: 'tpu' (choose from "),

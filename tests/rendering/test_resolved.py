@@ -2,7 +2,8 @@
 
 Each chapter is executed with every name and attribute wrapped in a probe that looks at
 the object it denotes. Functions, classes and methods that `labml_style` defines count;
-instances do not: a variable is defined by its assignment, not by its class.
+instances do not: a variable is defined by its assignment, not by its class. Nor does a
+variable that holds a class or a function under another name than its own.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Probe(ast.NodeTransformer):
     def wrap(self, node: ast.expr) -> ast.expr:
         line, column = self.place(node)
         self.generic_visit(node)
-        where = [ast.Constant(x) for x in (self.cell, line, column)]
+        name = node.id if isinstance(node, ast.Name) else ""
+        where = [ast.Constant(x) for x in (self.cell, line, column, name)]
         call = ast.Call(ast.Name("__probe__", ast.Load()), [*where, node], [])
         return ast.copy_location(call, node)
 
@@ -108,8 +110,18 @@ def run(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> set[Place]:
     later: list[tuple[int, Probe]] = []
     flags = __future__.annotations.compiler_flag
 
-    def look(cell: int, line: int, column: int, value: Any) -> Any:
-        if ours(value):
+    aliases = {
+        alias.asname
+        for cell in chapter.notebook["cells"]
+        if cell["cell_type"] == "code" and not tags_of(cell) & SKIPPED
+        for node in ast.walk(ast.parse(code_of(cell)))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    def look(cell: int, line: int, column: int, name: str, value: Any) -> Any:
+        known = name in aliases or name in ("", getattr(value, "__name__", ""))
+        if ours(value) and known:
             seen.add((cell, line, column))
         return value
 
