@@ -1037,7 +1037,7 @@ def history(
 # ## Who reads the old slots?
 #
 # The paper sorts attention by age into 18 buckets, six for each kind of slot (section
-# 5.5). Here are those of the kept model of rate 3, for 22 segments of 64 lanes of test
+# 5.5). Here are those of the kept model of rate 3, for 22 segments of 32 lanes of test
 # text: what each bucket of four slots receives, mean over layers, heads and queries. A
 # compressed bucket holds as many slots and three times the tokens, so there are two
 # measures: per bucket of slots, and per token that it stands for.
@@ -1050,7 +1050,7 @@ def history(
 # corpus = streams.demo_corpus()
 # trained: CompressiveTransformer = kept(find("compressive@cpu"))
 # trained.eval()
-# lanes, memory, seen_by = streams.TextStream(corpus.test, 64, 24), None, []
+# lanes, memory, seen_by = streams.TextStream(corpus.test, 32, 24), None, []
 # with torch.no_grad():
 #     for t in range(30):
 #         tokens = lanes.at(t).tokens
