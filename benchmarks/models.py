@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ CONFIG = TransformerXLConfig(
     memory_length=128,
 )
 COMPRESSIVE = CompressiveTransformerConfig(
-    **{f.name: getattr(CONFIG, f.name) for f in fields(CONFIG)},
+    **vars(CONFIG),
     compressed_length=64,
     compression_rate=4,
 )

@@ -24,6 +24,7 @@ from labml_style.compression import (
     MostUsed,
     received,
 )
+from tests.samples import close
 
 FUNCTIONS: list[type[Compression]] = [
     MaxPooling,
@@ -50,11 +51,6 @@ def slots(batch: int, n: int, width: int = 3, seed: int = 0) -> Tensor:
 def attention(batch: int, n: int, seed: int = 0) -> Tensor:
     rng = torch.Generator().manual_seed(seed + 100)
     return torch.rand(batch, n, generator=rng, dtype=torch.float64)
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    assert one.shape == other.shape
-    return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
 sizes = st.tuples(

@@ -40,10 +40,10 @@ from labml_style.transformer_xl import (
     TransformerXL,
     TransformerXLConfig,
 )
+from tests.samples import VOCABULARY, close, loud, text
 
 Array = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parent.parent
-VOCABULARY = 11
 
 SMALL: dict[str, Any] = {
     "vocabulary": VOCABULARY,
@@ -71,21 +71,7 @@ each_part = pytest.mark.parametrize("parts", list(PARTS.values()), ids=list(PART
 def make(**changes: Any) -> TransformerXL:
     """Build a model in float64, with weights so large that a difference shows."""
     torch.manual_seed(0)
-    model = TransformerXL(TransformerXLConfig(**SMALL | changes)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def text(batch: int, time: int, seed: int = 0) -> Tensor:
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randint(VOCABULARY, (batch, time), generator=rng)
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    assert one.shape == other.shape
-    return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+    return loud(TransformerXL(TransformerXLConfig(**SMALL | changes))).eval()
 
 
 def same(one: Memory, other: Memory) -> bool:

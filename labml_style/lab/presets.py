@@ -21,8 +21,21 @@ from dataclasses import (
 )
 from typing import Any, Literal
 
+from labml_style.compression import (
+    Convolution,
+    DilatedConvolution,
+    MaxPooling,
+    MeanPooling,
+    MostUsed,
+)
 from labml_style.compressive_transformer import CompressiveTransformerConfig
+from labml_style.lab.controls import FrozenConvolution
 from labml_style.lab.recall import RecallTask
+from labml_style.reconstruction import (
+    AttentionReconstruction,
+    AutoEncoding,
+    BackpropagationThroughTime,
+)
 from labml_style.relative_attention import (
     AbsoluteEmbedding,
     ContentAttention,
@@ -30,7 +43,7 @@ from labml_style.relative_attention import (
 )
 from labml_style.streams import CORPORA
 from labml_style.training import TrainingConfig
-from labml_style.transformer_xl import TransformerXLConfig
+from labml_style.transformer_xl import PreNorm, TransformerXLConfig
 
 __all__ = [
     "Arm",
@@ -387,13 +400,14 @@ def _cost(base: Arm, lengths: tuple[int, ...], windows: int, **about: Any) -> Pr
     )
 
 
+COMPRESSIVE = "labml_style.compressive_transformer:CompressiveTransformer"
+
+
 def _compressive(
     base: Arm, rates: tuple[int, ...], lengths: tuple[int, ...], **about: Any
 ) -> Preset:
     # Each query has n_m + n_cm + (n_s + 1) / 2 keys in the mean, in all arms.
     config, n = base.config, base.config.segment_length
-    sizes = {f.name: getattr(config, f.name) for f in fields(config)}
-    sizes["memory_length"] = n
     [carried] = base.measures.values()
     alone = replace(config, memory_length=0, segment_length=5 * n)
     wide = replace(config, memory_length=2 * n)
@@ -405,13 +419,15 @@ def _compressive(
     }
     for rate in rates:
         squeezed = CompressiveTransformerConfig(
-            **sizes, compressed_length=n, compression_rate=rate
+            **vars(replace(config, memory_length=n)),
+            compressed_length=n,
+            compression_rate=rate,
         )
         arms[f"rate {rate}"] = replace(
             base,
             config=squeezed,
             measures=coarse,
-            model="labml_style.compressive_transformer:CompressiveTransformer",
+            model=COMPRESSIVE,
         )
     return Preset(
         name="compressive",
@@ -429,32 +445,26 @@ def _compressive(
 
 def _recall(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
     config = base.config
-    sizes = {f.name: getattr(config, f.name) for f in fields(config)}
     slots = config.memory_length + compressed
     arms = {"xl": replace(base, config=replace(config, memory_length=slots))}
-    here = "labml_style"
-    attention = f"{here}.reconstruction:AttentionReconstruction"
-    encoding = f"{here}.reconstruction:AutoEncoding"
-    through = f"{here}.reconstruction:BackpropagationThroughTime"
     for name, function, loss in (
-        ("max", f"{here}.compression:MaxPooling", through),
-        ("mean", f"{here}.compression:MeanPooling", through),
-        ("most used", f"{here}.compression:MostUsed", through),
-        ("frozen", f"{here}.lab.controls:FrozenConvolution", through),
-        ("convolution, attention", f"{here}.compression:Convolution", attention),
-        ("convolution, encoding", f"{here}.compression:Convolution", encoding),
-        ("convolution, through time", f"{here}.compression:Convolution", through),
-        ("dilated, attention", f"{here}.compression:DilatedConvolution", attention),
+        ("max", MaxPooling, BackpropagationThroughTime),
+        ("mean", MeanPooling, BackpropagationThroughTime),
+        ("most used", MostUsed, BackpropagationThroughTime),
+        ("frozen", FrozenConvolution, BackpropagationThroughTime),
+        ("convolution, attention", Convolution, AttentionReconstruction),
+        ("convolution, encoding", Convolution, AutoEncoding),
+        ("convolution, through time", Convolution, BackpropagationThroughTime),
+        ("dilated, attention", DilatedConvolution, AttentionReconstruction),
     ):
         squeezed = CompressiveTransformerConfig(
-            **sizes,
+            **vars(config),
             compressed_length=compressed,
             compression_rate=rate,
             compression=function,
             compression_loss=loss,
         )
-        model = f"{here}.compressive_transformer:CompressiveTransformer"
-        arms[name] = replace(base, config=squeezed, model=model)
+        arms[name] = replace(base, config=squeezed, model=COMPRESSIVE)
     return Preset(
         name="recall",
         question="How far back does a compressed memory recall?",
@@ -594,7 +604,7 @@ PRESETS: tuple[Preset, ...] = (
                 d_ff=128,
                 segment_length=16,
                 memory_length=16,
-                residual="labml_style.transformer_xl:PreNorm",
+                residual=PreNorm,
             ),
             training=TrainingConfig(
                 steps=400, learning_rate=2e-3, warmup=50, truncation=12

@@ -1,0 +1,33 @@
+"""What the tests of the models share: texts, large weights, and when two are equal."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+VOCABULARY = 11
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def text(batch: int, time: int, seed: int = 0) -> Tensor:
+    """Return tokens `[batch, time]`, the same for the same seed."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCABULARY, (batch, time), generator=rng)
+
+
+def loud(model: Model) -> Model:
+    """Return a model in float64, with weights so large that a difference shows."""
+    model = model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Say whether two are equal but for rounding; shapes must be."""
+    assert one.shape == other.shape
+    return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
