@@ -316,8 +316,10 @@ class Convolution(Compression):
 # A dilated convolution spreads the same taps: $\delta$ slots apart, and centred on the
 # group,
 #
-# $$ \mathrm{new}_i = b + \sum_{j=0}^{c-1} W_j\; \mathrm{old}_{ic + \delta j - s},
-#    \qquad s = \tfrac{(c-1)(\delta-1)}{2} \tag{3} $$
+# $$ \begin{aligned}
+# \mathrm{new}_i &= b + \sum_{j=0}^{c-1} W_j\; \mathrm{old}_{ic + \delta j - s} \\
+# s &= (c-1)(\delta-1)/2
+# \end{aligned} \tag{3} $$
 #
 # What lies outside the block counts as zero ([Yu and
 # Koltun](../docs/references.md#yu2016dilated)). The paper gives no $\delta$. If
@@ -453,7 +455,7 @@ class MostUsed(Compression):
 # %% [markdown]
 # ## Which old slots does a compressed slot know?
 #
-# 64 slots of layer 1 of the trained model, at rate 4. Each picture has a row for each
+# 64 slots of layer 1 of the trained model, at rate 4. Each panel has a row for each
 # of the 16 results and a column for each old slot: how strongly does the result move
 # with the slot? These are the derivatives, so the picture also says that gradient
 # passes: a loss on the compressed slots reaches the states they were made from, through
@@ -489,8 +491,10 @@ class MostUsed(Compression):
 # with use_style():
 #     figure, panels = plt.subplots(5, 1, figsize=(5.2, 7.2), sharex=True)
 #     for axes, (name, image) in zip(panels, influence.items(), strict=True):
-#         axes.imshow(image / image.amax(), aspect="auto", cmap="Purples")
-#         axes.set(title=name, yticks=[0, 15], ylabel="result")
+#         row, column = image.nonzero(as_tuple=True)
+#         strength = 0.3 + 0.7 * image[row, column] / image.amax()
+#         axes.scatter(column, row, s=14, marker="s", color="C2", alpha=strength, lw=0)
+#         axes.set(title=name, yticks=[0, 15], ylabel="result", ylim=(16, -1))
 #         axes.grid(False)
 #     axes.set(xlabel="old slot", xticks=[0, 16, 32, 48, 63])
 # show(
@@ -499,7 +503,6 @@ class MostUsed(Compression):
 #     "staircase of groups of four. For the dilated convolution the marks of a row lie "
 #     "apart and reach into the neighbours. For most used each row has one mark.",
 #     caption="What each compressed slot depends on. Both convolutions are untrained.",
-#     kind="png",
 # )
 
 # %% [markdown]
