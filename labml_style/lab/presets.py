@@ -31,6 +31,7 @@ from labml_style.compression import (
 from labml_style.compressive_transformer import CompressiveTransformerConfig
 from labml_style.lab.controls import FrozenConvolution
 from labml_style.lab.recall import RecallTask
+from labml_style.lab.words import HELD_OUT
 from labml_style.reconstruction import (
     AttentionReconstruction,
     AutoEncoding,
@@ -74,6 +75,8 @@ class Measure:
             carries the memory along instead.
         warm_up: first tokens of each lane that are not scored.
         limit: bytes of the split that are read; None reads all.
+        errors: measure what compressed slots lose, too.
+        by_count: sum the bits of words by how often training had them, too.
     """
 
     split: Literal["valid", "test"] = "test"
@@ -84,6 +87,8 @@ class Measure:
     window: int | None = None
     warm_up: int = 96
     limit: int | None = None
+    errors: bool = False
+    by_count: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,15 @@ class Arm:
         batch: lanes in training, over all processes together.
         measures: evaluations by name.
         model: import string of the model's class.
+        after: an arm named before it. Where that one ended with the same seed, this
+            one goes on, with its weights, optimizer, memory, and place in the text;
+            updates are counted on.
+        only: parts of names of parameters. With `after`, all weights are taken over,
+            these alone are trained, and everything else begins anew. Where there are
+            none, nothing is trained.
+        shuffled: segments that stay together where, with `after`, the rest of the
+            text comes in a drawn order, with an empty memory at each jump; 0 keeps
+            the order of the text.
     """
 
     config: TransformerXLConfig
@@ -103,6 +117,9 @@ class Arm:
     batch: int
     measures: dict[str, Measure]
     model: str = "labml_style.transformer_xl:TransformerXL"
+    after: str | None = None
+    only: tuple[str, ...] = ()
+    shuffled: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +130,7 @@ class Preset:
         name: what the command line calls it.
         form: `"cpu"` or `"gpu"`, the device it is sized for.
         question: what it answers, in a sentence.
-        corpus: one of `CORPORA`, or `recall`.
+        corpus: one of `CORPORA`, `recall`, or `wikitext-2-held-out`.
         arms: by name.
         seeds: each arm is trained with each of them.
         expect: what is expected, written before the run.
@@ -139,7 +156,7 @@ class Preset:
     changed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = (*CORPORA, RecallTask.name)
+        known = (*CORPORA, RecallTask.name, HELD_OUT)
         if self.corpus not in known:
             raise ValueError(
                 f"corpus is {self.corpus!r}; expected one of {', '.join(known)}"
@@ -148,6 +165,15 @@ class Preset:
             raise ValueError(f"seeds is {self.seeds}; expected whole numbers from 0")
         if self.valid_every < 1:
             raise ValueError(f"valid_every is {self.valid_every}; expected 1 or more")
+        for i, (name, arm) in enumerate(self.arms.items()):
+            before = list(self.arms)[:i]
+            if arm.after is None and (arm.only or arm.shuffled):
+                raise ValueError(f"arm {name} goes on from none; give it after")
+            if arm.after is not None and arm.after not in before:
+                raise ValueError(
+                    f"arm {name} is after {arm.after!r}; expected an arm named before "
+                    f"it: {', '.join(before) or 'there is none'}"
+                )
 
     @property
     def title(self) -> str:
@@ -403,6 +429,13 @@ def _cost(base: Arm, lengths: tuple[int, ...], windows: int, **about: Any) -> Pr
 COMPRESSIVE = "labml_style.compressive_transformer:CompressiveTransformer"
 
 
+def _squeezed(
+    config: TransformerXLConfig, compressed: int, rate: int, **changes: Any
+) -> CompressiveTransformerConfig:
+    lengths = dict(compressed_length=compressed, compression_rate=rate)
+    return CompressiveTransformerConfig(**{**vars(config), **lengths, **changes})
+
+
 def _compressive(
     base: Arm, rates: tuple[int, ...], lengths: tuple[int, ...], **about: Any
 ) -> Preset:
@@ -418,14 +451,9 @@ def _compressive(
         "xl": replace(base, config=wide, measures=slots),
     }
     for rate in rates:
-        squeezed = CompressiveTransformerConfig(
-            **vars(replace(config, memory_length=n)),
-            compressed_length=n,
-            compression_rate=rate,
-        )
         arms[f"rate {rate}"] = replace(
             base,
-            config=squeezed,
+            config=_squeezed(replace(config, memory_length=n), n, rate),
             measures=coarse,
             model=COMPRESSIVE,
         )
@@ -457,12 +485,8 @@ def _recall(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
         ("convolution, through time", Convolution, BackpropagationThroughTime),
         ("dilated, attention", DilatedConvolution, AttentionReconstruction),
     ):
-        squeezed = CompressiveTransformerConfig(
-            **vars(config),
-            compressed_length=compressed,
-            compression_rate=rate,
-            compression=function,
-            compression_loss=loss,
+        squeezed = _squeezed(
+            config, compressed, rate, compression=function, compression_loss=loss
         )
         arms[name] = replace(base, config=squeezed, model=COMPRESSIVE)
     return Preset(
@@ -477,6 +501,148 @@ def _recall(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
         "one, and the one taught through time is best.",
         contradict="Compressed slots that recall no more than chance beyond the exact "
         "ones, or a frozen convolution as good as the trained ones.",
+        **about,
+    )
+
+
+def _cross_table(base: Arm, slots: int, rate: int, short: Arm, **about: Any) -> Preset:
+    # `base` is trained as it is. Then it is read in short segments with few slots, and
+    # compressed ones are plugged in: exact slots for what both stand for are the limit.
+    config = replace(base.config, segment_length=slots, memory_length=slots)
+    [measured] = short.measures.values()
+    exact = {
+        f"exact {m}": replace(measured, segment_length=slots, memory_length=m)
+        for m in (slots, 2 * slots, slots + rate * slots)
+    }
+    arms = {"exact": replace(base, measures=exact)}
+    for name, function, loss in (
+        ("mean pooling", MeanPooling, BackpropagationThroughTime),
+        ("untrained", FrozenConvolution, BackpropagationThroughTime),
+        ("through time", Convolution, BackpropagationThroughTime),
+        ("auto-encoding", Convolution, AutoEncoding),
+        ("attention", Convolution, AttentionReconstruction),
+    ):
+        through = name == "through time"
+        arms[name] = Arm(
+            config=_squeezed(
+                config, slots, rate, compression=function, compression_loss=loss
+            ),
+            training=replace(short.training, truncation=4 if through else 1),
+            batch=short.batch,
+            measures={"plugged in": replace(measured, errors=True)},
+            model=COMPRESSIVE,
+            after="exact",
+            only=("compression",),
+        )
+    return Preset(
+        name="cross-table",
+        question="What does each loss keep, and what is it worth to a frozen model?",
+        arms=arms,
+        expect="In every seed auto-encoding restores most, attention reconstruction is "
+        "read most alike, and in bits attention reconstruction is better than mean "
+        "pooling and than as many exact slots, auto-encoding worse than attention "
+        "reconstruction. Through time, with as many updates as the others, is best in "
+        "bits.",
+        contradict="A loss that does not win its own column in some seed, or "
+        "auto-encoding at or below attention reconstruction in bits.",
+        **about,
+    )
+
+
+def _late(
+    base: Arm, trunk: int, rest: int, every: int, block: int, **about: Any
+) -> Preset:
+    rate = base.training.learning_rate
+    constant = replace(base.training, steps=trunk, final_rate=rate)
+    arms = {"before": replace(base, training=constant)}
+    for order, together in (("", 0), (", shuffled", block)):
+        for name, training in (
+            ("constant", replace(constant, steps=trunk + rest)),
+            (
+                "stopped",
+                replace(
+                    constant, steps=trunk + rest, learning_rate=1e-9, final_rate=1e-9
+                ),
+            ),
+            (
+                f"every {every}",
+                replace(constant, steps=trunk + rest // every, accumulate=every),
+            ),
+        ):
+            arms[name + order] = replace(
+                base, training=training, after="before", shuffled=together
+            )
+    return Preset(
+        name="late-updates",
+        question="Do weights follow the text that is being read, late in training?",
+        arms=arms,
+        expect="On the text it goes on to read, a model whose updates stop (rate 1e-9) "
+        "has more bits than one that goes on; part of the gap is what is still to be "
+        "learned. In a shuffled order, which nothing can follow, the gap is smaller in "
+        "every seed. One update for four segments is between the two on the text that "
+        "is read, and at or below the constant rate on test.",
+        contradict="A gap that is as large in the shuffled order: then nothing was "
+        "followed. Fewer updates above the constant rate on test in every seed.",
+        **about,
+    )
+
+
+def _rare_words(base: Arm, rate: int, **about: Any) -> Preset:
+    # Arms and cost of `compressive`, on a text of articles.
+    whole = _compressive(base, (rate,), (), **about)
+    measures = {
+        name: replace(measure, by_count=True) for name, measure in base.measures.items()
+    }
+    return replace(
+        whole,
+        name="rare-words",
+        question="Does memory help more where a word is rare?",
+        arms={
+            name: replace(arm, measures=measures) for name, arm in whole.arms.items()
+        },
+        expect="An illustration, on a training text of a megabyte: memory lowers the "
+        "bits of words that training had fewer than ten times by more, in per cent, "
+        "than those of words that it had a thousand times. Between Transformer-XL and "
+        "the Compressive Transformer the intervals of most classes hold zero.",
+        contradict="Memory that helps common words more than rare ones, or a gain of "
+        "compressed slots at rare words that is outside its interval.",
+    )
+
+
+def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
+    arms = {}
+    for name, function, loss in (
+        ("convolution, through time", Convolution, BackpropagationThroughTime),
+        ("max", MaxPooling, BackpropagationThroughTime),
+        ("convolution, encoding", Convolution, AutoEncoding),
+        ("mean", MeanPooling, BackpropagationThroughTime),
+        ("most used", MostUsed, BackpropagationThroughTime),
+        ("dilated, attention", DilatedConvolution, AttentionReconstruction),
+        ("convolution, attention", Convolution, AttentionReconstruction),
+        ("frozen", FrozenConvolution, BackpropagationThroughTime),
+    ):
+        through = name == "convolution, through time"
+        arms[name] = replace(
+            base,
+            config=_squeezed(
+                base.config,
+                compressed,
+                rate,
+                compression=function,
+                compression_loss=loss,
+            ),
+            training=replace(base.training, truncation=2 if through else 1),
+            model=COMPRESSIVE,
+        )
+    return Preset(
+        name="compression-losses",
+        question="Which function and which loss (the paper's Table 5)?",
+        arms=arms,
+        expect="The paper's gaps, .003 to .013 bits, are below the spread of these "
+        "seeds. The convolution with attention reconstruction is at or below mean "
+        "pooling in most pairs of seeds; otherwise nothing is shown.",
+        contradict="A frozen convolution as good as the one taught by attention "
+        "reconstruction, or through time, which reads twice the text, the best.",
         **about,
     )
 
@@ -594,6 +760,55 @@ PRESETS: tuple[Preset, ...] = (
         minutes=45,
         keep="rate 3-0",
     ),
+    _cross_table(
+        _CPU,
+        slots=8,
+        rate=4,
+        short=Arm(
+            config=SMALL,
+            training=TrainingConfig(steps=1000, learning_rate=3e-3, warmup=50),
+            batch=48,
+            measures={"test": Measure(batch=32)},
+        ),
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=25,
+    ),
+    _late(
+        replace(
+            _CPU,
+            config=_squeezed(
+                replace(SMALL, segment_length=24, memory_length=24), 24, 3
+            ),
+            training=replace(FEW, steps=1),
+            batch=60,
+            measures={"test": Measure(warm_up=240)},
+            model=COMPRESSIVE,
+        ),
+        trunk=400,
+        rest=280,
+        every=4,
+        block=8,
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=20,
+    ),
+    _rare_words(
+        replace(
+            _CPU,
+            config=replace(SMALL, segment_length=24),
+            training=replace(FEW, steps=1500),
+            batch=60,
+            measures={"carried": Measure(warm_up=240)},
+        ),
+        3,
+        form="cpu",
+        corpus=HELD_OUT,
+        seeds=(0, 1, 2),
+        minutes=30,
+    ),
     _recall(
         Arm(
             config=TransformerXLConfig(
@@ -642,6 +857,34 @@ PRESETS: tuple[Preset, ...] = (
         "the memory is longer than in training.",
         minutes=90,
         valid_every=1000,
+    ),
+    _compressive(
+        replace(
+            _GPU,
+            config=replace(MIDDLE, segment_length=120),
+            training=replace(_GPU.training, steps=6000),
+            batch=50,
+            measures={"carried": Measure(warm_up=1200)},
+        ),
+        (2, 3, 4),
+        (0, 60, 120, 240, 480, 960),
+        form="gpu",
+        corpus="enwik8-4mb",
+        seeds=(0, 1, 2),
+        minutes=180,
+    ),
+    _losses(
+        replace(
+            _GPU,
+            training=replace(_GPU.training, steps=6000),
+            measures={"carried": Measure(warm_up=768)},
+        ),
+        compressed=128,
+        rate=4,
+        form="gpu",
+        corpus="enwik8-4mb",
+        seeds=(0, 1, 2),
+        minutes=270,
     ),
     Preset(
         name="enwik8-base",

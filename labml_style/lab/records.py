@@ -57,7 +57,12 @@ _MEASURE = {
     "guessed": int,
     "seconds": float | int,
 }
-_OPTIONAL = {"accuracy": dict}
+_OPTIONAL: dict[str, Any] = {
+    "accuracy": dict,
+    "restored": float,
+    "read": float,
+    "by_count": dict,
+}
 _RECORD = {
     "schema": int,
     "title": str,

@@ -21,10 +21,12 @@ from torch import Tensor
 
 from labml_style import streams
 from labml_style.lab import store
+from labml_style.lab.controls import Shuffled
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.recall import RecallTask, accuracy
-from labml_style.lab.words import as_words
+from labml_style.lab.words import HELD_OUT, as_words, by_count, held_out
+from labml_style.reconstruction import errors
 from labml_style.streams import Batch, Corpus, Stream, TextStream
 from labml_style.training import (
     Evaluation,
@@ -151,7 +153,8 @@ def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
     Returns:
         `bits` in the mean, `by_position` (None where nothing was scored), how many
         targets were `scored`, how many `guessed` (the warm-up included, where it was
-        computed), and `seconds`; of a recall task `accuracy` too, by delay.
+        computed), and `seconds`; of a recall task `accuracy` too, by delay. Where they
+        are wanted, `restored` and `read` of `errors`, and what `by_count` returns.
     """
     segment = wanted.segment_length or model.config.segment_length
     lengths = dict(segment_length=max(segment, wanted.window or 0))
@@ -177,7 +180,14 @@ def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
     else:
         found = evaluate(model, stream, warm_up=wanted.warm_up)
         guessed = len(tokens) - 1
-    return _facts(found, guessed, begun)
+    facts = _facts(found, guessed, begun)
+    if wanted.errors:
+        lost = errors(model, stream)._asdict()
+        facts |= {name: round(value, 4) for name, value in lost.items()}
+    if wanted.by_count:
+        how = dict(warm_up=wanted.warm_up)
+        facts["by_count"] = by_count(model, corpus.train, stream, **how)
+    return facts
 
 
 def _facts(found: Evaluation, guessed: int, begun: float) -> dict[str, Any]:
@@ -203,6 +213,8 @@ def load(preset: Preset) -> Text:
     """
     if preset.corpus == RecallTask.name:
         return RecallTask()
+    if preset.corpus == HELD_OUT:
+        return held_out()
     corpus = streams.load_corpus(preset.corpus)
     if preset.tokens == "bytes":
         return corpus
@@ -323,8 +335,16 @@ class _Run:
             return False
         self._same(result_of(self.folder)["preset"])
         if not self.here.rank:  # it stays where a run is killed after its result
-            self.checkpoint.unlink(missing_ok=True)
+            self._close()
         return True
+
+    def _close(self) -> None:
+        """Keep the last checkpoint as `end.pt` where another arm goes on from it."""
+        if any(arm.after == self.name for arm in self.preset.arms.values()):
+            if self.checkpoint.exists():
+                self.checkpoint.replace(self.folder / "end.pt")
+        else:
+            self.checkpoint.unlink(missing_ok=True)
 
     def _same(self, found: dict[str, Any]) -> None:
         changed = parted(found, self.preset)
@@ -338,6 +358,8 @@ class _Run:
         training = self._training()
         if self.checkpoint.exists():
             self._restore(training)
+        if not any(p.requires_grad for p in training.model.parameters()):
+            training.done = self.arm.training.steps
         steps, before = self.arm.training.steps, self.seconds
         begun = saved = time.monotonic()
         for update in self._shown(training):
@@ -370,14 +392,54 @@ class _Run:
     def _training(self) -> Training:
         torch.manual_seed(self.seed)
         model = build(self.arm).to(self.here.device)
-        segment = self.arm.config.segment_length
+        segment, before = self.arm.config.segment_length, self._before()
         whole: Stream
         if isinstance(self.corpus, RecallTask):
             whole = self.corpus.stream(segment, self.arm.batch, self.seed)
         else:
             whole = TextStream(self.corpus.train, self.arm.batch, segment)
+            if self.arm.shuffled:
+                first = before["training"]["stream"]["position"]
+                whole = Shuffled(whole, self.arm.shuffled, first, self.seed)
         stream = whole if self.here.size == 1 else self._share(whole)
-        return Training(model, stream, self.arm.training, self.here.total)
+        if self.arm.only:
+            self._take_over(model, before["training"]["model"])
+        training = Training(model, stream, self.arm.training, self.here.total)
+        if before and not self.arm.only:
+            state, share = before["training"], (self.here.rank, self.here.size)
+            memory = _shared(state["memory"], *share)
+            training.load_state_dict({**state, "memory": memory})
+        return training
+
+    def _before(self) -> Any:
+        """Return the last checkpoint of the run that this one goes on from."""
+        if self.arm.after is None:
+            return {}
+        out = self.folder.parent
+        path = out / f"{self.arm.after}-{self.seed}" / "end.pt"
+        if not path.exists():
+            raise ValueError(
+                f"{self.title} goes on from {path}, which is not there; delete that "
+                "folder, and the run is made again"
+            )
+        return store.read(path)
+
+    def _take_over(self, model: Any, weights: dict[str, Tensor]) -> None:
+        """Load all weights but those of the parts that are trained anew."""
+        new = {n for n, _ in model.named_parameters() if self._trained(n)}
+        odd = (model.state_dict().keys() - new) ^ (weights.keys() - new)
+        if odd:
+            raise ValueError(
+                f"{self.title} and {self.arm.after} do not have the same "
+                f"{', '.join(sorted(odd))}; name what is new in only"
+            )
+        model.load_state_dict(weights, strict=False)
+        for name, parameter in model.named_parameters():
+            if name not in new:
+                parameter.requires_grad_(False)
+
+    def _trained(self, name: str) -> bool:
+        return any(part in name.split(".") for part in self.arm.only)
 
     def _share(self, whole: Stream) -> Stream:
         torch.manual_seed(self.seed + 7919 * self.here.rank)
@@ -475,11 +537,13 @@ class _Run:
         weights = {k: v.cpu() for k, v in model.state_dict().items()}
         store.write(self.folder / "weights.pt", weights)
         store.write_json(self.folder / "result.json", result)
-        self.checkpoint.unlink()
+        self._close()
 
     def _tokens(self) -> int:
-        how = self.arm.training
-        segments = how.steps * how.truncation * how.accumulate
+        how, steps = self.arm.training, self.arm.training.steps
+        if self.arm.after and not self.arm.only:
+            steps -= self.preset.arms[self.arm.after].training.steps
+        segments = steps * how.truncation * how.accumulate if self.curve else 0
         return segments * self.arm.batch * self.arm.config.segment_length
 
     def line(self) -> str:
