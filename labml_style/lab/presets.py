@@ -528,7 +528,7 @@ def _cross_table(base: Arm, slots: int, rate: int, short: Arm, **about: Any) -> 
                 config, slots, rate, compression=function, compression_loss=loss
             ),
             training=replace(short.training, truncation=4 if through else 1),
-            batch=short.batch,
+            batch=short.batch // 4 if through else short.batch,
             measures={"plugged in": replace(measured, errors=True)},
             model=COMPRESSIVE,
             after="exact",
@@ -541,7 +541,7 @@ def _cross_table(base: Arm, slots: int, rate: int, short: Arm, **about: Any) -> 
         expect="In every seed auto-encoding restores most, attention reconstruction is "
         "read most alike, and in bits attention reconstruction is better than mean "
         "pooling and than as many exact slots, auto-encoding worse than attention "
-        "reconstruction. Through time, with as many updates as the others, is best in "
+        "reconstruction. Through time, on as much text in as many updates, is best in "
         "bits.",
         contradict="A loss that does not win its own column in some seed, or "
         "auto-encoding at or below attention reconstruction in bits.",
@@ -632,6 +632,7 @@ def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
                 compression_loss=loss,
             ),
             training=replace(base.training, truncation=2 if through else 1),
+            batch=base.batch // 2 if through else base.batch,
             model=COMPRESSIVE,
         )
     return Preset(
@@ -642,7 +643,7 @@ def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
         "seeds. The convolution with attention reconstruction is at or below mean "
         "pooling in most pairs of seeds; otherwise nothing is shown.",
         contradict="A frozen convolution as good as the one taught by attention "
-        "reconstruction, or through time, which reads twice the text, the best.",
+        "reconstruction, or through time the best.",
         **about,
     )
 
