@@ -165,6 +165,17 @@ class Preset:
             raise ValueError(f"seeds is {self.seeds}; expected whole numbers from 0")
         if self.valid_every < 1:
             raise ValueError(f"valid_every is {self.valid_every}; expected 1 or more")
+    @property
+    def title(self) -> str:
+        """`name@form`, the name of its record."""
+        return f"{self.name}@{self.form}"
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Return arm and seed of every run, seed by seed, so that arms stay paired.
+
+        Raises:
+            ValueError: an arm goes on from one that is not named before it.
+        """
         for i, (name, arm) in enumerate(self.arms.items()):
             before = list(self.arms)[:i]
             if arm.after is None and (arm.only or arm.shuffled):
@@ -174,14 +185,6 @@ class Preset:
                     f"arm {name} is after {arm.after!r}; expected an arm named before "
                     f"it: {', '.join(before) or 'there is none'}"
                 )
-
-    @property
-    def title(self) -> str:
-        """`name@form`, the name of its record."""
-        return f"{self.name}@{self.form}"
-
-    def runs(self) -> list[tuple[str, int]]:
-        """Return arm and seed of every run, seed by seed, so that arms stay paired."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
 
     def with_values(self, values: dict[str, str]) -> Preset:
@@ -963,6 +966,8 @@ PRESETS: tuple[Preset, ...] = (
 
 
 def _check() -> None:
+    for preset in PRESETS:
+        preset.runs()
     titles = [preset.title for preset in PRESETS]
     assert len(titles) == len(set(titles)), "two presets have one title"
 

@@ -122,7 +122,7 @@ def by_count(
         total = torch.cat([bits.new_zeros(1), bits[:length].cumsum(0)]).tolist()
         for first, last in _spans(content):
             word = content[first : last - 1]
-            if first > warm_up and word != UNKNOWN.encode():
+            if first >= warm_up and word != UNKNOWN.encode():
                 least = COUNTS[bisect_right(COUNTS, counts[word]) - 1]
                 entry = found[str(least)][lane]
                 entry[0] += 1

@@ -32,14 +32,39 @@ every = pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.tit
 
 
 @every
-def test_arms_read_the_same_number_of_tokens_in_each_update(preset: Preset) -> None:
-    tokens, steps = set(), set()
+def test_arms_read_as_much_text_in_as_many_updates(preset: Preset) -> None:
+    tokens, updates = set(), set()
     for arm in preset.arms.values():
-        how = arm.training
+        # Of arms that go on from another, the part after it is compared.
+        if any(arm.after for arm in preset.arms.values()) and not arm.after:
+            continue
+        how, steps = arm.training, arm.training.steps
+        if arm.after and not arm.only:
+            steps -= preset.arms[arm.after].training.steps
         segments = how.truncation * how.accumulate
-        tokens.add(arm.batch * arm.config.segment_length * segments)
-        steps.add(how.steps)
-    assert len(tokens) == len(steps) == 1
+        tokens.add(arm.batch * arm.config.segment_length * segments * steps)
+        updates.add(steps)
+    assert len(tokens) == 1
+    assert len(updates) == 1 or preset.name == "late-updates", "it asks for fewer"
+
+
+def test_an_arm_goes_on_from_one_before_it() -> None:
+    arms = SMOKE.arms
+    for name, changes, said in (
+        ("memory", dict(after="alone"), "named before it: there is none"),
+        ("alone", dict(after="alone"), "named before it: memory"),
+        (
+            "alone",
+            dict(only=("compression",)),
+            "alone goes on from none; give it after",
+        ),
+        ("alone", dict(shuffled=2), "alone goes on from none; give it after"),
+    ):
+        arm = replace(arms[name], **changes)
+        with pytest.raises(ValueError, match=said):
+            replace(SMOKE, arms={**arms, name: arm}).runs()
+    late = replace(arms["alone"], after="memory")
+    assert replace(SMOKE, arms={**arms, "alone": late}).runs() == SMOKE.runs()
 
 
 @pytest.mark.parametrize("form", ["cpu", "gpu"])
@@ -93,6 +118,8 @@ def test_every_measure_gives_a_result_that_can_be_written(preset: Preset) -> Non
             corpus = Corpus("text", text, text, text, "")
             found = runner.measure(model, corpus, replace(wanted, limit=limit))
             json.dumps(found, allow_nan=False)
+            assert ("restored" in found) == ("read" in found) == wanted.errors
+            assert ("by_count" in found) == wanted.by_count
             assert 0 < found["bits"] < 20
             scored = limit - 1 - wanted.warm_up * wanted.batch
             assert found["scored"] == scored
@@ -139,7 +166,7 @@ def changed(value: Any) -> Any:
     if isinstance(value, str):
         return other.get(value, value + "x")
     if isinstance(value, tuple):
-        return (*value[:-1], changed(value[-1]))
+        return (*value[:-1], changed(value[-1])) if value else ("new",)
     if isinstance(value, dict):
         return {"other": "1"}
     return ShawAttention
