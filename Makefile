@@ -52,7 +52,8 @@ test: $(READY)
 	@echo "results is not asserted here; make notebooks asserts it."
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	LABML_STYLE_QUICK=1 $(BIN)/python -m pytest --nbmake tests notebooks
+	LABML_STYLE_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses logical --maxprocesses 4 --dist loadgroup --nbmake tests notebooks
 
 notebooks: $(READY)
 	@$(BIN)/python -m labml_style.rendering notebooks

@@ -119,8 +119,8 @@ def test_tests_end_with_pytest(folder: Folder) -> None:
     status, said, _ = folder.make("-n", "test")
     assert status == 0
     assert "Quick mode" in said
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("LABML_STYLE_QUICK=1") and "pytest --nbmake" in last
+    last = said[said.index("LABML_STYLE_QUICK=1") :]
+    assert "-m pytest" in last and last.endswith("--nbmake tests notebooks\n")
     assert "ruff check ." in said and "mypy" in said
 
 
