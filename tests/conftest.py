@@ -13,25 +13,25 @@ settings.load_profile("house")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests come first, then the site, then notebooks, then what is slow.
+    """Quick tests come first, then what is slow, then the site, then notebooks.
 
     What shares something that takes long to make, or a port, stays in one process.
     """
 
     def rank(item: pytest.Item) -> int:
         if item.get_closest_marker("slow"):
-            return 3
+            return 1
         if item.path.suffix == ".ipynb":
-            return 2
-        return int("site" in item.path.parts)
+            return 3
+        return 2 if "site" in item.path.parts else 0
 
     items.sort(key=rank)
     for item in items:
-        slow = item.get_closest_marker("slow") and item.path.suffix == ".py"
-        if rank(item) == 1 or slow or item.path.stem in ("test_package", "test_plugin"):
-            group = "site" if rank(item) == 1 else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+        together = item.get_closest_marker("slow") and item.path.suffix == ".py"
+        if together or item.path.stem in ("test_package", "test_plugin"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,7 @@ class Preset:
             raise ValueError(f"seeds is {self.seeds}; expected whole numbers from 0")
         if self.valid_every < 1:
             raise ValueError(f"valid_every is {self.valid_every}; expected 1 or more")
+
     @property
     def title(self) -> str:
         """`name@form`, the name of its record."""

@@ -42,7 +42,8 @@ def refused(answer: Any) -> str:
     [
         (
             "run nothing",
-            "preset is 'nothing'; expected one of compressive, enwik8-4mb, enwik8-base",
+            "preset is 'nothing'; expected one of compression-losses, compressive, "
+            "cross-table",
         ),
         ("run smoke@tpu", "smoke has no form 'tpu'; expected one of cpu"),
         ("run smoke --form gpu", "smoke has no form 'gpu'; expected one of cpu"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "/labml-style/"
@@ -20,7 +21,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the site: built once, strictly, or named by LABML_STYLE_SITE."""
     if built := os.environ.get("LABML_STYLE_SITE"):
         return Path(built).resolve()
-    folder = tmp_path_factory.mktemp("site") / "built"
+    # The processes of one run have folders of their own in a folder that they share.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "site.lock"):
+        if not (shared / "site").exists():
+            building = shared / "building"
+            build(building)
+            building.rename(shared / "site")
+    return shared / "site"
+
+
+def build(folder: Path) -> None:
+    """Build the site into a folder."""
     environment = os.environ | {
         "LABML_STYLE_SITE_URL": f"http://127.0.0.1{PREFIX}",
         "NO_MKDOCS_2_WARNING": "1",
@@ -30,7 +43,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"mkdocs build --strict failed:\n{done.stderr[-4000:]}"
-    return folder
 
 
 @pytest.fixture(scope="session")
