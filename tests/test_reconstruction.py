@@ -330,6 +330,8 @@ def test_the_mean_is_over_the_lanes_that_count() -> None:
     assert mean_square(error, torch.zeros(3).bool()) == 0
     assert close(mean_square(error[:1], None), error[0].square().mean())
     assert mean_square(error[:1].bfloat16(), None).dtype == torch.float32
+    slots = torch.tensor([[True, False], [False, False], [True, True]])
+    assert close(mean_square(error, slots), error[slots].square().mean())
 
 
 # Who receives gradient
@@ -656,6 +658,9 @@ def test_auto_encoding_does_not_ask_for_what_is_empty() -> None:
     (evicted,) = seen
     assert evicted.empty is not None and evicted.empty.tolist() == [2, 2]
     new = model.compression[0]["function"](evicted.old)
+    restored = own.decoder(new).view_as(evicted.old)
+    held = (evicted.old - restored)[:, 2:]
+    assert close(value, held.square().mean()), "the mean over what is held"
     with torch.no_grad():
         for place in range(2):
             evicted.old[:, place] = 1e9
