@@ -897,10 +897,11 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #     for axes, arm in zip(panels.T.flat, arms, strict=True):
 #         axes.plot(delays, right["xl"].mean(0), color="C1", lw=1, ls="--")
 #         axes.plot(delays, right[arm].T, color="C2", lw=1.2)
-#         axes.axvline(80, color=MUTED, lw=1, ls=":")
+#         for span in (80, 160):
+#             axes.axvline(span, color=MUTED, lw=1, ls=":")
 #         axes.axhline(1 / 8, color=MUTED, lw=1, ls=":")
 #         axes.set_title(arm, fontsize=10)
-#         axes.set(ylim=(0, 1.05), xticks=[16, 32, 80, 144], yticks=[0, 0.5, 1])
+#         axes.set(ylim=(0, 1.05), xticks=[16, 32, 80, 160], yticks=[0, 0.5, 1])
 #     for axes in panels[-1]:
 #         axes.set_xlabel("tokens back")
 # show(
@@ -910,7 +911,8 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #     "or through time answer mostly right up to 80 and guess from 96. Auto-encoding "
 #     "and the frozen convolution guess from 32 on.",
 #     caption="Right answers by delay, one line for each seed; dashed Transformer-XL "
-#     "with as many slots. Dotted: what one look spans, and guessing.",
+#     "with as many slots. Dotted: what one look spans, what two layers could, and "
+#     "guessing.",
 # )
 
 # %% [markdown]
