@@ -1002,7 +1002,8 @@ def history(
 #     ):
 #         axes.plot(list(shares), list(shares.values()), "o-", color=colour)
 #         axes.axvline(reach, color=colour, lw=1, ls=":")
-#         axes.text(reach - 0.6, 0.45, name, color=colour, ha="right")
+#         word = name.replace(", ", ",\n")
+#         axes.text(reach - 0.6, 0.4, word, color=colour, ha="right")
 #     axes.axhline(0.25, color=MUTED, lw=1, ls=":")
 #     axes.set(xlabel="tokens from pair to question", ylabel="right answers")
 #     axes.set(ylim=(0, 1.05), xticks=list(shares), yticks=[0, 0.25, 0.5, 1])
@@ -1083,7 +1084,7 @@ def history(
 #         axes.text(slots[-1] * 1.04, mean[-1], arm, color=colour, va="center")
 #     none = bits["alone", "carried"].mean()
 #     axes.axhline(none, color="C0", lw=1, ls=":")
-#     axes.text(285, none, "alone", color="C0", va="center")
+#     axes.text(285, none, "alone", color="C0", va="bottom")
 #     axes.axvline(48, color=MUTED, lw=1, ls=":")
 #     axes.set(xscale="log", xlim=(22, 400), ylabel="bits per byte")
 #     axes.set_xticks([24, 48, 96, 192], [24, 48, 96, 192])
@@ -1169,7 +1170,7 @@ def history(
 #     panels[0].set_title("per bucket of four slots, %")
 #     panels[0].set_yticks([2, 5, 10], ["2", "5", "10"])
 #     panels[1].set_title("per token, and query that sees it, %")
-#     panels[1].set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+#     panels[1].set_yticks([0.2, 1, 5], ["0.2", "1", "5"])
 #     ticks = [2.5, 8.5, 14.5], ["compressed", "memory", "segment"]
 #     panels[1].set_xticks(*ticks)
 # show(

@@ -962,9 +962,23 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #         gaps[arm] = [found[arm] - found[usual] for found in (running, test)]
 #         columns = ("  ".join(f"{x:+.3f}" for x in gap) for gap in gaps[arm])
 #         print(f"{arm:18}", *columns, sep="   ")
+# followed = gaps["stopped"][0] - gaps["stopped, shuffled"][0]
+# print("followed:", *(f"{x:.4f}" for x in followed), "bits")
+# assert 0 < followed.min() and followed.max() < 0.02, "every seed, and little"
+# assert gaps["stopped, shuffled"][0].min() > 0.1, "most is learning"
+# assert gaps["every 4"][0].abs().max() < 0.01 and gaps["every 4"][1].max() < -0.005
+# assert gaps["every 4, shuffled"][0].max() < 0 and gaps["every 4, shuffled"][1].max() < 0
 
 # %% [markdown]
-# TODO late
+# Most of the gap is learning: stopped, the model is behind by an eighth of a bit in
+# either order. In the text's own order it is behind by more, in every seed, by less
+# than a hundredth. So much is followed. It is the paper's effect by its sign, and small
+# here, where an update is a mean over 60 places of one book.
+#
+# One update for four segments costs less than a hundredth on the text that is read, and
+# on test it is better in every seed, as in the paper. That does not show why: at a
+# constant rate steadier updates may help by themselves. In the drawn order, where there
+# is nothing to follow, they help on the text that is read, too.
 
 # %% [markdown]
 # ## Where this departs from the paper
