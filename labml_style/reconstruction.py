@@ -967,7 +967,7 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # assert 0 < followed.min() and followed.max() < 0.02, "every seed, and little"
 # assert gaps["stopped, shuffled"][0].min() > 0.1, "most is learning"
 # assert gaps["every 4"][0].abs().max() < 0.01 and gaps["every 4"][1].max() < -0.005
-# assert gaps["every 4, shuffled"][0].max() < 0 and gaps["every 4, shuffled"][1].max() < 0
+# assert max(gap.max() for gap in gaps["every 4, shuffled"]) < 0
 
 # %% [markdown]
 # Most of the gap is learning: stopped, the model is behind by an eighth of a bit in
