@@ -880,15 +880,18 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # # of xl, 8 is the last in one look.
 # taught = dict(right)
 # xl, frozen = taught.pop("xl"), taught.pop("frozen")
-# assert xl[:, :5].min() > 0.95 and xl[:, 6:].max() < 0.2
-# half = 9 / 16  # at 40, half of the queries of a segment see it, the others guess
+# assert xl[:, :5].min() > 0.9 and xl[:, 6:].max() < 0.2
+# half = (xl[:, 4] + 1 / 8) / 2  # at 40 half of the queries see it, the others guess
 # assert (xl[:, 5] - half).abs().max() < 0.05
 # encoding = taught.pop("convolution, encoding")
 # for arm, rows in taught.items():
 #     assert rows[:, 4:9].min() > 0.35 and rows[:, 10:].max() < 0.3, arm
 #     assert (rows[:, 8] > rows[:, 9] + 0.25).all(), "it ends with the look"
+#     assert (rows.mean(0) < xl.mean(0))[3:5].all(), "24 and 32: exact is better"
 # for rows in (encoding, frozen):
-#     assert rows[:, 4:].max() < 0.3 and rows[:, :3].min() > 0.95
+#     assert rows[:, 4:].max() < 0.3 and rows[:, :3].min() > 0.9
+# own, through = right["convolution, attention"], right["convolution, through time"]
+# assert (own[:, 5:9].mean(1) > through[:, 5:9].mean(1)).all(), "in every seed"
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
@@ -901,7 +904,7 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #             axes.axvline(span, color=MUTED, lw=1, ls=":")
 #         axes.axhline(1 / 8, color=MUTED, lw=1, ls=":")
 #         axes.set_title(arm, fontsize=10)
-#         axes.set(ylim=(0, 1.05), xticks=[16, 32, 80, 160], yticks=[0, 0.5, 1])
+#         axes.set(ylim=(0, 1.05), xticks=[32, 80, 160], yticks=[0, 0.5, 1])
 #     for axes in panels[-1]:
 #         axes.set_xlabel("tokens back")
 # show(
@@ -916,17 +919,19 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # )
 
 # %% [markdown]
-# The range claim holds, and to the token: whatever fills the slots, answers end where
-# one look ends. They do not reach the $2 \cdot 80$ of two layers, nor does
+# The range claim holds: whatever fills the slots, answers end between 80 and 96 tokens,
+# where one look ends. They do not reach the $2 \cdot 80$ of two layers, nor does
 # Transformer-XL reach its $2 \cdot 32$: what two layers could hand on, nobody learned
-# to hand on. Exact slots answer best wherever they reach.
+# to hand on. Where one model has exact slots and the others compressed ones, at 24 and
+# 32, the exact ones are better in the mean.
 #
-# Pooling, which needs no teacher, is among the best. Attention reconstruction asks only
-# what the present segment reads in the slots it is about to lose, and does no worse
-# than the gradient of the questions themselves through twelve segments. Two
-# expectations failed. Auto-encoding is no better than the frozen convolution: within
-# 400 updates the model did not learn to read a code that keeps everything. And
-# backpropagation through time is not the best.
+# Seeds differ too much for a ranking: at 80, mean pooling has four fifths in two seeds,
+# and less than three fifths in the third. But some things hold in all. Pooling, which
+# needs no teacher, works. Attention reconstruction asks only what the present segment
+# reads in the slots it is about to lose, and does better than the gradient of the
+# questions themselves through twelve segments, which was expected to be best. And
+# auto-encoding, against what was expected, does no better than the frozen convolution:
+# within 400 updates the model did not learn to read a code that keeps everything.
 
 # %% [markdown]
 # ## Do weights follow the text that is read?
