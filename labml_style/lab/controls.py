@@ -9,7 +9,7 @@ import torch
 from labml_style.compression import CompressionConfig, Convolution
 from labml_style.streams import Batch, Stream, TextStream
 
-__all__ = ["FrozenConvolution", "Shuffled"]
+__all__ = ["Blocks", "FrozenConvolution"]
 
 
 class FrozenConvolution(Convolution):
@@ -20,34 +20,39 @@ class FrozenConvolution(Convolution):
         self.requires_grad_(False)
 
 
-class Shuffled(Stream):
-    """A text whose rest comes in blocks of a drawn order, from all lanes.
+class Blocks(Stream):
+    """A text whose rest comes in blocks, in its own order or in a drawn one.
 
-    The same targets are read, each once in an epoch; what was read last tells nothing
-    about what comes next. Memory is reset where a block begins. Segments before `first`
-    stay where they are, and so do those at the end that fill no block.
+    The same targets are read, each once in an epoch. Memory is reset where a block
+    begins, so that the order alone differs. In the drawn order, blocks of all lanes are
+    mixed, and a block tells nothing about the next. Segments before `first` stay as
+    they are, and so do those at the end that fill no block.
 
     Args:
         whole: the text in its own order.
         block: segments that stay together.
-        first: number of the first segment that moves.
-        seed: of the order.
+        first: number of the first segment of the first block.
+        seed: of the order; None keeps that of the text.
 
     Raises:
         ValueError: no block fits into the rest.
     """
 
-    def __init__(self, whole: TextStream, block: int, first: int, seed: int) -> None:
+    def __init__(
+        self, whole: TextStream, block: int, first: int, seed: int | None
+    ) -> None:
         super().__init__(whole.steps, whole.batch, whole.segment_length)
         self.whole, self.block, self.first = whole, block, first
         self.count = (int(whole.lengths.min()) // whole.segment_length - first) // block
         if self.count < 1:
             raise ValueError(
-                f"shuffled is {block}, and after segment {first} of {whole.steps} no "
+                f"blocks is {block}, and after segment {first} of {whole.steps} no "
                 "such block is left; give fewer"
             )
-        drawn = torch.Generator().manual_seed(seed)
-        self.order = torch.randperm(self.count * whole.batch, generator=drawn)
+        self.order = torch.arange(self.count * whole.batch)
+        if seed is not None:
+            drawn = torch.Generator().manual_seed(seed)
+            self.order = torch.randperm(len(self.order), generator=drawn)
 
     def at(self, index: int) -> Batch:
         step = index % self.steps

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from labml_style import streams
 from labml_style.lab import store
-from labml_style.lab.controls import Shuffled
+from labml_style.lab.controls import Blocks
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.recall import RecallTask, accuracy
@@ -398,9 +398,10 @@ class _Run:
             whole = self.corpus.stream(segment, self.arm.batch, self.seed)
         else:
             whole = TextStream(self.corpus.train, self.arm.batch, segment)
-            if self.arm.shuffled:
+            if self.arm.blocks:
                 first = before["training"]["stream"]["position"]
-                whole = Shuffled(whole, self.arm.shuffled, first, self.seed)
+                order = self.seed if self.arm.drawn else None
+                whole = Blocks(whole, self.arm.blocks, first, order)
         stream = whole if self.here.size == 1 else self._share(whole)
         if self.arm.only:
             self._take_over(model, before["training"]["model"])

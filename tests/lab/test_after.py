@@ -12,7 +12,7 @@ import torch
 from labml_style.compression import Convolution
 from labml_style.compressive_transformer import CompressiveTransformerConfig
 from labml_style.lab import runner, store
-from labml_style.lab.controls import FrozenConvolution, Shuffled
+from labml_style.lab.controls import Blocks, FrozenConvolution
 from labml_style.lab.presets import COMPRESSIVE, Arm, Preset
 from labml_style.lab.runner import Stopped, folder_of
 from labml_style.streams import TextStream
@@ -51,7 +51,7 @@ def forked(small: Preset) -> Preset:
         "whole": replace(arm, training=longer),
         "before": replace(arm, training=replace(constant, steps=4)),
         "on": replace(arm, training=longer, after="before"),
-        "shuffled": replace(arm, training=longer, after="before", shuffled=2),
+        "shuffled": replace(arm, training=longer, after="before", blocks=2, drawn=True),
     }
     return replace(small, arms=arms, valid_every=100)
 
@@ -183,7 +183,7 @@ def test_weights_that_do_not_fit_are_named(plugged: Preset, tmp_path: Path) -> N
 def test_a_shuffled_text_has_the_same_targets_each_once() -> None:
     # Each byte tells its place: 6 lanes of 53 or 54 pairs, 13 whole segments of 4.
     text = TextStream(torch.arange(322), batch=6, segment_length=4)
-    stream = Shuffled(text, block=3, first=2, seed=0)
+    stream = Blocks(text, block=3, first=2, seed=0)
     assert stream.count == 3 and len(stream) == len(text) == 14
     seen, plain, moved = [], [], 0
     last = torch.tensor(())
@@ -203,10 +203,15 @@ def test_a_shuffled_text_has_the_same_targets_each_once() -> None:
         plain += usual.targets.flatten().tolist()
         moved += int((tokens != usual.tokens).sum())
     assert sorted(seen) == sorted(plain) and moved > 100
-    again = Shuffled(text, block=3, first=2, seed=0)
+    again = Blocks(text, block=3, first=2, seed=0)
     assert again.at(4).tokens.equal(stream.at(4).tokens)
     assert again.at(18).tokens.equal(stream.at(4).tokens), "the next epoch"
-    assert not Shuffled(text, 3, 2, seed=1).at(4).tokens.equal(stream.at(4).tokens)
+    assert not Blocks(text, 3, 2, seed=1).at(4).tokens.equal(stream.at(4).tokens)
     assert stream.settings() == text.settings()
-    with pytest.raises(ValueError, match="shuffled is 3, and after segment 11 of 14"):
-        Shuffled(text, block=3, first=11, seed=0)
+    plain_blocks = Blocks(text, block=3, first=2, seed=None)
+    for index in range(14):
+        batch, usual = plain_blocks.at(index), text.at(index)
+        assert batch.tokens.equal(usual.tokens) and batch.targets.equal(usual.targets)
+        assert batch.reset.equal(stream.at(index).reset), "emptied at the same places"
+    with pytest.raises(ValueError, match="blocks is 3, and after segment 11 of 14"):
+        Blocks(text, block=3, first=11, seed=0)

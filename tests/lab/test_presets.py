@@ -58,7 +58,7 @@ def test_an_arm_goes_on_from_one_before_it() -> None:
             dict(only=("compression",)),
             "alone goes on from none; give it after",
         ),
-        ("alone", dict(shuffled=2), "alone goes on from none; give it after"),
+        ("alone", dict(blocks=2), "alone goes on from none; give it after"),
     ):
         arm = replace(arms[name], **changes)
         with pytest.raises(ValueError, match=said):
