@@ -588,9 +588,9 @@ def _late(
         "has more bits than one that goes on; part of the gap is what is still to be "
         "learned. Where blocks come in a drawn order, which nothing can follow from "
         "one to the next, the gap is smaller than with the same blocks in order, in "
-        "every seed. (A first run had longer blocks, and none of them in order: its gap was "
-        "0.007 to 0.009 smaller, which emptied memories alone could explain.) One "
-        "update for four segments is at or below the constant rate on test.",
+        "every seed. (A first run had longer blocks, and none of them in order: its "
+        "gap was 0.007 to 0.009 smaller, which emptied memories alone could explain.) "
+        "One update for four segments is at or below the constant rate on test.",
         contradict="A gap that is as large in the drawn order: then nothing was "
         "followed. Fewer updates above the constant rate on test in every seed.",
         **about,
