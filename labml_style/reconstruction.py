@@ -981,16 +981,17 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #         test.setdefault(run["arm"], []).append(run["measures"]["test"]["bits"])
 # running, test = ({k: torch.tensor(v) for k, v in x.items()} for x in (running, test))
 # print(f"{'over constant':18} on the text it reads     on test")
-# over = {}
+# behind = {}
 # for arm in running:
 #     name, comma, order = arm.partition(", ")
 #     if name != "constant":
 #         usual = "constant" + comma + order
-#         over[arm] = [found[arm] - found[usual] for found in (running, test)]
-#         columns = ("  ".join(f"{x:+.3f}" for x in gap) for gap in over[arm])
+#         behind[arm] = [found[arm] - found[usual] for found in (running, test)]
+#         columns = ("  ".join(f"{x:+.3f}" for x in gap) for gap in behind[arm])
 #         print(f"{arm:18}", *columns, sep="   ")
-# followed = [a - b for a, b in zip(over["stopped, blocks"], over["stopped, drawn"])]
-# for where, gap in zip(("text", "test"), followed, strict=True):
+# ordered, drawn = behind["stopped, blocks"], behind["stopped, drawn"]
+# for i, where in enumerate(("text", "test")):
+#     gap = ordered[i] - drawn[i]
 #     print(f"stopped, in order less drawn, on {where}:", *(f"{x:+.4f}" for x in gap))
 
 # %% [markdown]
