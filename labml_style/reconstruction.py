@@ -971,13 +971,14 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # %% tags=["active-ipynb"]
 # record = load("late-updates@cpu")
 # print(fill(record["preset"]["expect"], 80))
-# running, test = {}, {}
+# running, test, rises = {}, {}, {}
 # for run in record["runs"]:
 #     if run["arm"] != "before":
 #         ends, means = torch.tensor(run["curve"]).T.double()
 #         size = ends.diff(prepend=torch.tensor([400.0]).double())  # updates of a point
 #         read = (size * means).sum().item() / size.sum().item()
 #         running.setdefault(run["arm"], []).append(read)
+#         rises.setdefault(run["arm"], []).append((means[-2] - means[0]).item())
 #         test.setdefault(run["arm"], []).append(run["measures"]["test"]["bits"])
 # running, test = ({k: torch.tensor(v) for k, v in x.items()} for x in (running, test))
 # print(f"{'over constant':18} on the text it reads     on test")
@@ -993,9 +994,28 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # for i, where in enumerate(("text", "test")):
 #     gap = ordered[i] - drawn[i]
 #     print(f"stopped, in order less drawn, on {where}:", *(f"{x:+.4f}" for x in gap))
+# followed = ordered[0] - drawn[0]
+# fewer = behind["every 4, blocks"][0] - behind["every 4, drawn"][0]
+# assert 0.005 < followed.min() and followed.max() < 0.015, "every seed, and little"
+# assert drawn[0].min() > 0.12, "most is learning"
+# assert fewer.min() > 0, "fewer updates follow less"
+# assert behind["every 4"][0].abs().max() < 0.01 and behind["every 4"][1].max() < -0.01
+# assert min(rises["stopped"]) > 0.05 > 0.02 > max(rises["stopped, drawn"]), "the text"
+# assert (ordered[1] - drawn[1]).min() < 0 < (ordered[1] - drawn[1]).max()
 
 # %% [markdown]
-# TODO late
+# Most of the gap is learning: stopped, the model is behind by an eighth of a bit or
+# more in every order. With the same emptied memories it is behind by 0.009 to 0.011
+# more where blocks come in order, in every seed. So much is followed from block to
+# block; on test, where there is nothing to follow, the sign differs between seeds. One
+# update for four segments follows less: in order it costs up to a hundredth on the text
+# that is read, in the drawn order it costs nothing.
+#
+# On test, in the text's own order, it is better in every seed, as in the paper, though
+# there are a quarter as many updates. That does not show why: at a constant rate
+# steadier updates may help by themselves. And the *rise* is not shown by a curve that
+# rises. Weights that were stopped cannot get worse, and in the text's order their bits
+# rise by 0.06 all the same, in the drawn order hardly: the text gets harder.
 
 # %% [markdown]
 # ## Where this departs from the paper
