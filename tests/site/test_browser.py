@@ -120,17 +120,17 @@ def test_no_sideways_scroll_at_any_width(
     assert not wide, "\n".join(wide)
 
 
-# Code has thousands of marked words in a few colours, math thousands of signs in one:
-# of each kind 25 are looked at, in formulas where colours alone are.
+# Code has thousands of marked words in a few colours: of each kind 25 are looked at.
+# Where colours alone are, the same goes for everything of one kind in one place.
 THIN = """colours => {
-  const seen = {}, over = e => {
-    const kind = e.tagName + e.className;
+  const seen = {}, name = e => e.tagName + e.getAttribute("class"), over = e => {
+    const kind = name(e) + name(e.parentElement);
     return (seen[kind] = (seen[kind] || 0) + 1) > 25;
   };
   for (const e of document.querySelectorAll("pre a, pre b, pre i, pre span"))
     if (over(e)) e.replaceWith(...e.childNodes);
-  for (const e of document.querySelectorAll("mjx-container"))
-    if (colours && over(e)) e.remove();
+  for (const e of document.querySelectorAll("main *:not(pre, pre *)"))
+    if (colours && e.isConnected && over(e)) e.remove();
   for (const e of document.querySelectorAll("pre")) e.normalize();
   for (const e of document.querySelectorAll("details")) e.open = true;
 }"""
