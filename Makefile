@@ -53,7 +53,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	LABML_STYLE_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses 3 --dist loadgroup --nbmake tests notebooks
+	  --numprocesses logical --maxprocesses 4 --dist loadgroup --nbmake tests notebooks
 
 notebooks: $(READY)
 	@$(BIN)/python -m labml_style.rendering notebooks

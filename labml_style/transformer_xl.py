@@ -1536,7 +1536,8 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
-#     sizes = dict(vocabulary=9, d_model=4, heads=2, d_ff=4, layers=3, residual=ReZero)
+#     sizes = dict(vocabulary=9, d_model=8, heads=2, d_ff=32, layers=3, residual=ReZero)
+#     torch.manual_seed(0)
 #     config = TransformerXLConfig(**sizes, segment_length=4, memory_length=4)
 #     model, tokens = TransformerXL(config), torch.randint(9, (2, 4))
 #     logits, memory, _ = model(tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         together = item.get_closest_marker("slow") and item.path.suffix == ".py"
         if together or item.path.stem in ("test_package", "test_plugin"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same numbers in each test, in whatever process and order it runs."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
