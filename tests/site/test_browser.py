@@ -59,13 +59,10 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     host = urlsplit(address).netloc
 
-    def watch(route: Any) -> None:
-        url = route.request.url
-        if urlsplit(url).netloc == host or url.startswith(("data:", "blob:")):
-            route.continue_()
-        else:
+    def watch(request: Any) -> None:
+        url = request.url
+        if urlsplit(url).netloc != host and not url.startswith(("data:", "blob:")):
             trouble.append(f"request to another host: {url}")
-            route.abort()
 
     def opened(
         name: str = "", width: int = 1440, height: int = 900, **more: Any
@@ -74,7 +71,7 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
             viewport={"width": width, "height": height}, **more
         )
         contexts.append(context)
-        context.route("**/*", watch)
+        context.on("request", watch)
         page = context.new_page()
         page.on("pageerror", lambda error: trouble.append(f"{page.url}: {error}"))
         page.on(
