@@ -959,7 +959,7 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 # weights that are still being updated follow it. So the authors update every four
 # segments late in training. Here a Compressive Transformer of three layers (rate 3)
 # reads 400 segments of 60 lanes at a constant rate, and then the next 280, all new to
-# it, in three ways: `constant`, `stopped` with a rate of $10^{-9}$, `every 4` with one
+# it, in three ways: *constant*, *stopped* with a rate of $10^{-9}$, *every 4* with one
 # update for four segments.
 #
 # What is still to be learned favours updates, too. So the same text is read once more

@@ -434,11 +434,41 @@ def _cost(base: Arm, lengths: tuple[int, ...], windows: int, **about: Any) -> Pr
 COMPRESSIVE = "labml_style.compressive_transformer:CompressiveTransformer"
 
 
+# Ways to fill compressed slots. What has no weights, or keeps them, has no loss either:
+# it gets the part that adds none.
+THROUGH_TIME = "convolution, through time"
+WAYS: dict[str, tuple[Any, Any]] = {
+    "max": (MaxPooling, BackpropagationThroughTime),
+    "mean": (MeanPooling, BackpropagationThroughTime),
+    "most used": (MostUsed, BackpropagationThroughTime),
+    "frozen": (FrozenConvolution, BackpropagationThroughTime),
+    "convolution, attention": (Convolution, AttentionReconstruction),
+    "convolution, encoding": (Convolution, AutoEncoding),
+    THROUGH_TIME: (Convolution, BackpropagationThroughTime),
+    "dilated, attention": (DilatedConvolution, AttentionReconstruction),
+}
+
+
 def _squeezed(
-    config: TransformerXLConfig, compressed: int, rate: int, **changes: Any
+    config: TransformerXLConfig,
+    compressed: int,
+    rate: int,
+    way: str = "convolution, attention",
 ) -> CompressiveTransformerConfig:
-    lengths = dict(compressed_length=compressed, compression_rate=rate)
-    return CompressiveTransformerConfig(**{**vars(config), **lengths, **changes})
+    function, loss = WAYS[way]
+    return CompressiveTransformerConfig(
+        **vars(config),
+        compressed_length=compressed,
+        compression_rate=rate,
+        compression=function,
+        compression_loss=loss,
+    )
+
+
+def _through(arm: Arm, segments: int) -> Arm:
+    # As much text in an update, from fewer lanes: the graph goes through more of it.
+    training = replace(arm.training, truncation=segments)
+    return replace(arm, training=training, batch=arm.batch // segments)
 
 
 def _compressive(
@@ -480,20 +510,9 @@ def _recall(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
     config = base.config
     slots = config.memory_length + compressed
     arms = {"xl": replace(base, config=replace(config, memory_length=slots))}
-    for name, function, loss in (
-        ("max", MaxPooling, BackpropagationThroughTime),
-        ("mean", MeanPooling, BackpropagationThroughTime),
-        ("most used", MostUsed, BackpropagationThroughTime),
-        ("frozen", FrozenConvolution, BackpropagationThroughTime),
-        ("convolution, attention", Convolution, AttentionReconstruction),
-        ("convolution, encoding", Convolution, AutoEncoding),
-        ("convolution, through time", Convolution, BackpropagationThroughTime),
-        ("dilated, attention", DilatedConvolution, AttentionReconstruction),
-    ):
-        squeezed = _squeezed(
-            config, compressed, rate, compression=function, compression_loss=loss
-        )
-        arms[name] = replace(base, config=squeezed, model=COMPRESSIVE)
+    for way in WAYS:
+        squeezed = _squeezed(config, compressed, rate, way)
+        arms[way] = replace(base, config=squeezed, model=COMPRESSIVE)
     return Preset(
         name="recall",
         question="How far back does a compressed memory recall?",
@@ -520,25 +539,22 @@ def _cross_table(base: Arm, slots: int, rate: int, short: Arm, **about: Any) -> 
         for m in (slots, 2 * slots, slots + rate * slots)
     }
     arms = {"exact": replace(base, measures=exact)}
-    for name, function, loss in (
-        ("mean pooling", MeanPooling, BackpropagationThroughTime),
-        ("untrained", FrozenConvolution, BackpropagationThroughTime),
-        ("through time", Convolution, BackpropagationThroughTime),
-        ("auto-encoding", Convolution, AutoEncoding),
-        ("attention", Convolution, AttentionReconstruction),
+    for name, way in (
+        ("mean pooling", "mean"),
+        ("untrained", "frozen"),
+        ("through time", THROUGH_TIME),
+        ("auto-encoding", "convolution, encoding"),
+        ("attention", "convolution, attention"),
     ):
-        through = name == "through time"
-        arms[name] = Arm(
-            config=_squeezed(
-                config, slots, rate, compression=function, compression_loss=loss
-            ),
-            training=replace(short.training, truncation=4 if through else 1),
-            batch=short.batch // 4 if through else short.batch,
+        arm = replace(
+            short,
+            config=_squeezed(config, slots, rate, way),
             measures={"plugged in": replace(measured, errors=True)},
             model=COMPRESSIVE,
             after="exact",
             only=("compression",),
         )
+        arms[name] = _through(arm, 4) if way == THROUGH_TIME else arm
     return Preset(
         name="cross-table",
         question="What does each loss keep, and what is it worth to a frozen model?",
@@ -621,30 +637,10 @@ def _rare_words(base: Arm, rate: int, **about: Any) -> Preset:
 
 def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
     arms = {}
-    for name, function, loss in (
-        ("convolution, through time", Convolution, BackpropagationThroughTime),
-        ("max", MaxPooling, BackpropagationThroughTime),
-        ("convolution, encoding", Convolution, AutoEncoding),
-        ("mean", MeanPooling, BackpropagationThroughTime),
-        ("most used", MostUsed, BackpropagationThroughTime),
-        ("dilated, attention", DilatedConvolution, AttentionReconstruction),
-        ("convolution, attention", Convolution, AttentionReconstruction),
-        ("frozen", FrozenConvolution, BackpropagationThroughTime),
-    ):
-        through = name == "convolution, through time"
-        arms[name] = replace(
-            base,
-            config=_squeezed(
-                base.config,
-                compressed,
-                rate,
-                compression=function,
-                compression_loss=loss,
-            ),
-            training=replace(base.training, truncation=2 if through else 1),
-            batch=base.batch // 2 if through else base.batch,
-            model=COMPRESSIVE,
-        )
+    for way in WAYS:
+        config = _squeezed(base.config, compressed, rate, way)
+        arm = replace(base, config=config, model=COMPRESSIVE)
+        arms[way] = _through(arm, 2) if way == THROUGH_TIME else arm
     return Preset(
         name="compression-losses",
         question="Which function and which loss (the paper's Table 5)?",
@@ -659,6 +655,13 @@ def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
 
 
 _CPU = Arm(config=SMALL, training=FEW, batch=48, measures={"carried": Measure()})
+_EQUAL = replace(
+    _CPU,
+    config=replace(SMALL, segment_length=24),
+    training=replace(FEW, steps=1500),
+    batch=60,
+    measures={"carried": Measure(warm_up=240)},
+)
 
 MIDDLE = replace(
     SMALL,
@@ -756,13 +759,7 @@ PRESETS: tuple[Preset, ...] = (
         minutes=5,
     ),
     _compressive(
-        replace(
-            _CPU,
-            config=replace(SMALL, segment_length=24),
-            training=replace(FEW, steps=1500),
-            batch=60,
-            measures={"carried": Measure(warm_up=240)},
-        ),
+        _EQUAL,
         (2, 3, 4),
         (0, 12, 24, 48, 96, 192),
         form="cpu",
@@ -807,13 +804,7 @@ PRESETS: tuple[Preset, ...] = (
         minutes=20,
     ),
     _rare_words(
-        replace(
-            _CPU,
-            config=replace(SMALL, segment_length=24),
-            training=replace(FEW, steps=1500),
-            batch=60,
-            measures={"carried": Measure(warm_up=240)},
-        ),
+        _EQUAL,
         3,
         form="cpu",
         corpus=HELD_OUT,

@@ -241,7 +241,9 @@ def _section(record: dict[str, Any]) -> str:
             f"{runs[0]['parameters']:,} | {runs[0]['state_bytes'] / 1024:.0f} kB |"
         )
     total = sum(run["minutes"] for run in record["runs"])
-    steps = preset["arms"][next(iter(arms))]["training"]["steps"]
+    updates = _range([preset["arms"][arm]["training"]["steps"] for arm in arms], ",")
+    read = [run["tokens"] for run in record["runs"]]
+    tokens = _range([number / 1e6 for number in read if number], ".1f")
     corpus = record["corpus"]
     return "\n".join(
         [
@@ -252,13 +254,19 @@ def _section(record: dict[str, Any]) -> str:
             *rows,
             "",
             f"{corpus['name']}, {len(preset['seeds'])} "
-            f"{'seeds' if len(preset['seeds']) > 1 else 'seed'}, {steps:,} updates, "
-            f"{record['runs'][0]['tokens'] / 1e6:.1f} million tokens; {total:.0f} "
+            f"{'seeds' if len(preset['seeds']) > 1 else 'seed'}, {updates} updates, "
+            f"{tokens} million tokens; {total:.0f} "
             f"minutes of training in all on {record['device']}, torch "
             f"{record['versions']['torch']}.\n",
             f"```console\npython -m labml_style.lab run {record['title']}\n```\n",
         ]
     )
+
+
+def _range(values: list[Any], form: str) -> str:
+    """Return the values as one, or as the least and the most of them."""
+    ends = [format(end, form) for end in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _place(item: tuple[tuple[str, str], Any]) -> list[Any]:

@@ -381,6 +381,12 @@ def test_weights_have_a_record(path: Path) -> None:
     assert FOLDER / f"{path.stem}.json" in STORED
 
 
+def test_numbers_that_differ_between_arms_are_shown_as_a_range() -> None:
+    assert records._range([680, 400, 470], ",") == "400 to 680"
+    assert records._range([1500, 1500], ",") == "1,500"
+    assert records._range([0.41, 0.44], ".1f") == "0.4", "as written they are one"
+
+
 def test_the_page_of_results_shows_the_records(root: Path) -> None:
     page = root / "docs" / "results.md"
     if page.exists():
