@@ -31,6 +31,14 @@ def files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def test_no_tracked_file_is_a_link() -> None:
+    # `.venv` of another copy, say: there it names itself, and nothing can be set up.
+    command = ["git", "ls-files", "--stage"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    links = [line for line in done.stdout.splitlines() if line.startswith("120000")]
+    assert links == []
+
+
 # --- requirements
 
 
