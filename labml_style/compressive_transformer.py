@@ -421,7 +421,8 @@ def look(
     before = layer.after_attention.before
     past = None if past is None else before(past)
     seen = Seen(*layer.attention.gather(before(x), past))
-    return layer.finish(x, layer.attention.read(*seen, empty)), seen
+    places = layer.attention.positions(seen.keys.shape[2])
+    return layer.finish(x, layer.attention.read(*seen, places, empty)), seen
 
 
 # %% [markdown]

@@ -288,7 +288,24 @@ class AbsoluteEmbedding(Embedding):
 def mask_future(scores: Tensor) -> Tensor:
     """Set scores `[..., time, n]` of keys in the future to minus infinity, in place."""
     time, n = scores.shape[-2:]
+    if time == 1:  # the newest token has no future
+        return scores
     return scores.add_(scores.new_full((time, n), -torch.inf).triu(n - time + 1))
+
+
+def all_scores(content: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """Score all pairs: products of query and key, scaled, and what is not content.
+
+    Args:
+        content: `[batch, heads, time, d_head]`, what meets the keys.
+        keys: `[batch, heads, n, d_head]`, of the memory and then of the segment.
+        bias: `[batch, heads, time, n]`, or 1 for `batch` or `heads`; scaled already.
+
+    Returns:
+        `[batch, heads, time, n]`, minus infinity where a key is in the future.
+    """
+    scaled = content * content.shape[-1] ** -0.5
+    return mask_future((scaled @ keys.transpose(-1, -2)).add_(bias))
 
 
 def unfilled(empty: Tensor, keys: Tensor) -> Tensor:
@@ -328,7 +345,7 @@ class ContentAttention(nn.Module):
     def split(self, projected: Tensor) -> tuple[Tensor, ...]:
         """Cut `[batch, n, parts * d_model]` into parts `[batch, heads, n, d_head]`."""
         parts = projected.unflatten(-1, (-1, self.heads, self.d_head))
-        return parts.permute(2, 0, 3, 1, 4).unbind()
+        return tuple(part.transpose(1, 2) for part in parts.unbind(2))
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return query, keys and values of a segment `[batch, time, d_model]`.
@@ -383,49 +400,30 @@ class ContentAttention(nn.Module):
         Returns:
             `[batch, heads, time, n]`; each row sums to 1.
         """
-        content, position = self.queries(query)
-        if positions is None:
-            scores = (content * self.d_head**-0.5) @ keys.transpose(-1, -2)
-            scores = mask_future(scores)
-        else:
-            scores = relative_scores(content, position, keys, positions)
-        if empty is not None:
-            scores = scores.masked_fill(unfilled(empty, keys), -torch.inf)
-        return scores.softmax(dim=-1)
+        content, bias = self.bias(query, keys, positions, empty)
+        return all_scores(content, keys, bias).softmax(dim=-1)
 
-    def step(
+    def bias(
         self,
         query: Tensor,
         keys: Tensor,
-        values: Tensor,
         positions: Tensor | None,
-        empty: Tensor | None = None,
-    ) -> Tensor:
-        """Attend from one token, with keys and values that are there already.
-
-        One row needs no shift and no mask of the future.
-
-        Args:
-            query: `[batch, heads, 1, d_head]`, of the newest token, whose key is the
-                last.
-            keys: `[batch, heads, n, d_head]`.
-            values: the same.
-            positions: what `positions(n)` returned.
-            empty: `[batch]` int64, how many of the oldest keys hold nothing.
+        empty: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what meets the keys, and what is added to the scores that it gets.
 
         Returns:
-            `[batch, 1, d_model]`.
+            `[batch, heads, time, d_head]`, and `[batch, heads, time, n]` or, where it
+            is the same for all, 1 for `batch` or `heads`.
         """
         content, position = self.queries(query)
-        bias = None
-        if positions is not None:
-            bias = (position * self.d_head**-0.5) @ positions.transpose(1, 2)
+        if positions is None:
+            bias = query.new_zeros(1, 1, query.shape[2], keys.shape[2])
+        else:
+            bias = position_scores(position, positions)
         if empty is not None:
-            bias = content.new_zeros(1) if bias is None else bias
             bias = bias.masked_fill(unfilled(empty, keys), -torch.inf)
-        attend = nn.functional.scaled_dot_product_attention
-        read = attend(content, keys, values, attn_mask=bias)
-        return self.out(read.transpose(1, 2).flatten(2))
+        return content, bias
 
     def forward(
         self, x: Tensor, memory: Tensor | None = None, empty: Tensor | None = None
@@ -441,7 +439,7 @@ class ContentAttention(nn.Module):
             `[batch, time, d_model]`.
         """
         query, keys, values = self.gather(x, memory)
-        return self.read(query, keys, values, empty)
+        return self.read(query, keys, values, self.positions(keys.shape[2]), empty)
 
     def gather(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the segment's queries, and keys and values of memory and segment."""
@@ -453,17 +451,44 @@ class ContentAttention(nn.Module):
         return query, keys, values
 
     def read(
-        self, query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None = None
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        positions: Tensor | None,
+        empty: Tensor | None = None,
     ) -> Tensor:
-        """Attend with what `gather` returned; the result of `forward`."""
-        weights = self.weights(query, keys, self.positions(keys.shape[2]), empty)
-        return self.out((weights @ values).transpose(1, 2).flatten(2))
+        """Attend with keys and values that are there already.
+
+        Args:
+            query: `[batch, heads, time, d_head]`, of the newest tokens, whose keys
+                come last.
+            keys: `[batch, heads, n, d_head]`.
+            values: the same.
+            positions: what `positions(n)` returned.
+            empty: `[batch]` int64, how many of the oldest keys hold nothing.
+
+        Returns:
+            `[batch, time, d_model]`.
+        """
+        if torch.is_grad_enabled():
+            read = self.weights(query, keys, positions, empty) @ values
+        else:
+            content, bias = self.bias(query, keys, positions, empty)
+            attend = nn.functional.scaled_dot_product_attention
+            read = attend(content, keys, values, attn_mask=mask_future(bias))
+        return self.out(read.transpose(1, 2).flatten(2))
 
 
 # %% [markdown]
-# Four limits: every row of weights sums to 1 and is 0 in the future, a lane whose
+# `read` has two ways to the same result. A gradient needs the weights again, so in
+# training they are made and kept. Without gradients PyTorch's fused attention makes
+# them in pieces and throws them away; it takes what is not content as a bias.
+#
+# Five limits: every row of weights sums to 1 and is 0 in the future, a lane whose
 # slots are all empty attends as if there were no memory, a lane with two empty slots as
-# if its memory were two shorter, and `step` gives the last row of `forward`.
+# if its memory were two shorter, one query alone gives the last row of many, and both
+# ways give one result.
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
@@ -480,8 +505,11 @@ class ContentAttention(nn.Module):
 #     alone = attend(x[lane : lane + 1], slots[None])[0]
 #     assert (lanes[lane] - alone).abs().max() < 1e-12, f"lane {lane}"
 # assert (lanes[2:] - attend(x[2:])).abs().max() < 1e-12, "no memory at all"
-# last = attend.step(query[:, :, -1:], keys, values, None)
+# last = attend.read(query[:, :, -1:], keys, values, None)
 # assert (last - attend(x, memory)[:, -1:]).abs().max() < 1e-12, "the last row alone"
+# with torch.no_grad():
+#     fused = attend(x, memory, empty=torch.tensor([0, 2, 4]))
+# assert (fused - lanes).abs().max() < 1e-12, "with and without gradients"
 
 # %% [markdown]
 # ## What goes wrong with a cache?
@@ -648,6 +676,12 @@ def naive_scores(
 
 
 # %%
+def skip(padded: Tensor) -> Tensor:
+    """Leave out the first `time` of `[..., time, n + 1]`; the rest in rows of n."""
+    time, longer = padded.shape[-2:]
+    return padded.flatten(-2)[..., time:].unflatten(-1, (time, longer - 1))
+
+
 def shift(by_distance: Tensor) -> Tensor:
     """Move row i to the left by time - 1 - i, so that columns mean keys.
 
@@ -660,11 +694,7 @@ def shift(by_distance: Tensor) -> Tensor:
 
     Source: Dai et al. 2019, appendix B.
     """
-    *outer, time, n = by_distance.shape
-    if time == 1:
-        return by_distance
-    padded = nn.functional.pad(by_distance, (1, 0))
-    return padded.view(*outer, n + 1, time)[..., 1:, :].view(by_distance.shape)
+    return skip(nn.functional.pad(by_distance, (1, 0)))
 
 
 # %% [markdown]
@@ -683,7 +713,7 @@ def shift(by_distance: Tensor) -> Tensor:
 # assert (by_key - 10 * i)[causal].equal((12 + i - j)[causal]), "distance, own row"
 # assert by_key[0].tolist() == [12, 11, 10, 0, 24] and by_key[1, 4] == 0, "garbage"
 # one = by_distance[:1]
-# assert shift(one) is one, "one token: columns are keys already"
+# assert shift(one).equal(one), "one token: columns are keys already"
 
 # %% tags=["active-ipynb", "figure"]
 # flat = torch.nn.functional.pad(by_distance, (1, 0)).flatten().tolist()
@@ -730,48 +760,39 @@ def shift(by_distance: Tensor) -> Tensor:
 #    \tag{5} $$
 #
 # Two matrix products, one shift. The biases cost an addition to the queries, which are
-# few, and not to the scores, which are many.
+# few, and not to the scores, which are many. The empty column of the shift comes out of
+# the product as well: a vector of zeros before the others makes it.
 
 
 # %%
-def relative_scores(
-    content: Tensor, position: Tensor, keys: Tensor, positions: Tensor
-) -> Tensor:
-    """Score all pairs at once; the fast twin of `naive_scores`.
-
-    Terms (a) and (c) meet the same keys, (b) and (d) the same distances, so the
-    biases are added to the query first, and two products do for four.
+def position_scores(position: Tensor, positions: Tensor) -> Tensor:
+    """Return terms (b) and (d) of all pairs; with `all_scores` the fast twin.
 
     Args:
-        content: `[batch, heads, time, d_head]`, the query with u added.
-        position: the same, the query with v added.
-        keys: `[batch, heads, n, d_head]`, of the memory and then of the segment.
+        position: `[batch, heads, time, d_head]`, the query with v added.
         positions: `[heads, n, d_head]`, of the distances n - 1, ..., 0.
 
     Returns:
-        `[batch, heads, time, n]`, minus infinity where a key is in the future.
+        `[batch, heads, time, n]`, scaled; where a key is in the future stands what
+        `shift` leaves there.
     """
-    batch, heads, time, d_head = content.shape
-    scale = d_head**-0.5
+    scale = position.shape[-1] ** -0.5
+    if position.shape[2] == 1:
+        return (position * scale) @ positions.transpose(1, 2)
 
-    # All lanes see the same distances.
-    by_distance = (position * scale) @ positions.transpose(1, 2)
+    # The product with a vector of zeros is the empty column in front.
+    padded = nn.functional.pad(positions * scale, (0, 0, 1, 0))
 
-    # `baddbmm` adds and scales in the same pass.
-    scores = torch.baddbmm(
-        shift(by_distance).flatten(0, 1),
-        content.flatten(0, 1),
-        keys.flatten(0, 1).transpose(1, 2),
-        alpha=scale,
-    )
-    return mask_future(scores).view(batch, heads, time, -1)
+    # All lanes see the same distances: for each head, one product over all lanes.
+    rows = position.transpose(0, 1).flatten(1, 2) @ padded.transpose(1, 2)
+    return skip(rows.unflatten(1, (len(position), -1))).transpose(0, 1)
 
 
 # %% [markdown]
 # ### Do loop, shift and fast form agree?
 #
-# The loop is the definition, the shift is equation (5) as written, and
-# `relative_scores` is what the models run. In float64 they agree to $10^{-10}$. Without
+# The loop is the definition, the shift is equation (5) as written, and `fast` is what
+# the models run. In float64 they agree to $10^{-10}$. Without
 # the shift the numbers are different ones. At the end: the time of loop and fast form
 # for 64 queries and 128 keys.
 
@@ -781,7 +802,7 @@ def relative_scores(
 # by_loop = naive_scores(query, keys, positions, u, v)
 # far = (query + v) @ positions.mT
 # by_shift = ((query + u) @ keys.mT + shift(far)) / 8**0.5
-# fast = relative_scores(query + u, query + v, keys, positions)
+# fast = all_scores(query + u, keys, position_scores(query + v, positions))
 # known = by_loop.isfinite()
 # assert fast.isfinite().equal(known) and known.equal(~mask_future(no(fast)).isinf())
 # unshifted = ((query + u) @ keys.mT + far) / 8**0.5
@@ -790,7 +811,8 @@ def relative_scores(
 #     print(f"{name:9} differs from the loop by at most {difference:.1e}")
 #     assert (difference < 1e-10) == (name != "unshifted")
 # q, k = torch.randn(1, 4, 64, 8).to(u), torch.randn(1, 4, 128, 8).to(u)
-# for form in ("naive_scores(q, k, k[0], u, v)", "relative_scores(q, q, k, k[0])"):
+# two = "all_scores(q, k, position_scores(q, k[0]))"
+# for form in ("naive_scores(q, k, k[0], u, v)", two):
 #     print(f"{form} takes {1e3 * timeit(form, globals=globals(), number=1):.1f} ms")
 
 # %% [markdown]
@@ -899,7 +921,7 @@ class RelativeAttention(ContentAttention):
 # ### Is one token the last row of many?
 #
 # In decoding, one query meets keys that are there already. Its distances are
-# $n-1, \dots, 0$ in the order of the keys, so nothing has to be shifted, and `step`
+# $n-1, \dots, 0$ in the order of the keys, so nothing has to be shifted, and `read`
 # gives the last row of `forward`. Empty slots are left out by both.
 
 # %% tags=["active-ipynb"]
@@ -907,10 +929,10 @@ class RelativeAttention(ContentAttention):
 # query, keys, values = relative.project(states)
 # for empty in (None, torch.tensor([0, 3])):
 #     newest = query[:, :, -1:]
-#     row = relative.step(newest, keys, values, relative.positions(12), empty)
+#     row = relative.read(newest, keys, values, relative.positions(12), empty)
 #     full = relative(states[:, 7:], states[:, :7], empty)[:, -1:]
 #     difference = (row - full).abs().max().item()
-#     print(f"step and last row differ by {difference:.1e}")
+#     print(f"one query and the last row differ by {difference:.1e}")
 #     assert difference < 1e-12
 
 # %% [markdown]
@@ -1479,8 +1501,8 @@ class OneLayer(nn.Module):
 #
 # Middle. Write a part that learns nothing about distance: head h, from 0, subtracts
 # $2^{-(h+1)}$ times the distance from its content scores, after their division by
-# $\sqrt{d_{head}}$. Both `forward` and `step` must work, for any memory. Two methods
-# are enough.
+# $\sqrt{d_{head}}$. `forward` and `read` must work, for any memory. Two methods are
+# enough.
 #
 # <details><summary>Hint</summary>
 #
@@ -1514,7 +1536,7 @@ class OneLayer(nn.Module):
 #         found = part.weights(query, keys, part.positions(slots + 5))
 #         assert (found - wanted).abs().max() < 1e-10, f"{slots} slots"
 #         newest, rows = query[:, :, -1:], part.positions(slots + 5)
-#         row = part.step(newest, keys, values, rows)
+#         row = part.read(newest, keys, values, rows)
 #         assert (row - part(x, states[:, :slots])[:, -1:]).abs().max() < 1e-10
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]

@@ -364,7 +364,7 @@ class Layer(nn.Module):
         """
         query, key, value = self.attention.project(self.after_attention.before(x))
         keys[:, :, -1:], values[:, :, -1:] = key, value
-        read = self.attention.step(query, keys, values, positions, empty)
+        read = self.attention.read(query, keys, values, positions, empty)
         return self.finish(x, read)
 
     def finish(self, x: Tensor, read: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ from labml_style.relative_attention import (
     Embedding,
     RelativeAttention,
     ShawAttention,
+    all_scores,
     distances,
     mask_future,
     naive_scores,
-    relative_scores,
+    position_scores,
     shift,
     sinusoids,
     unfilled,
@@ -131,7 +132,7 @@ def test_loop_and_shift_give_the_four_terms(
     far = [d if clamp is None else min(d, clamp) for d in range(n)]
     positions = table[:, far].flip(1)
     naive = naive_scores(q, k, positions, u, v)
-    fast = relative_scores(q + u, q + v, k, positions)
+    fast = all_scores(q + u, k, position_scores(q + v, positions))
     future = torch.ones(time, n).triu(n - time + 1).bool()
     assert naive.shape == fast.shape == (batch, heads, time, n)
     for scores in (naive, fast):
@@ -154,7 +155,8 @@ def test_the_gradient_of_the_scores_is_right(time: int, n: int) -> None:
     ]
 
     def scores(*tensors: Tensor) -> Tensor:
-        found = relative_scores(*tensors)
+        content, position, keys, positions = tensors
+        found = all_scores(content, keys, position_scores(position, positions))
         return found[found > -torch.inf]
 
     for tensor in given:
@@ -166,7 +168,7 @@ def test_the_scores_change_none_of_their_inputs() -> None:
     content, position = normal(2, 2, 3, 4), normal(2, 2, 3, 4, seed=1)
     given = content, position, normal(2, 2, 5, 4, seed=2), normal(2, 5, 4, seed=3)
     before = [tensor.clone() for tensor in given]
-    relative_scores(*given)
+    all_scores(given[0], given[2], position_scores(given[1], given[3]))
     assert all(a.equal(b) for a, b in zip(given, before, strict=True))
 
 
@@ -358,13 +360,27 @@ def test_the_future_changes_nothing_at_all(kind: Any) -> None:
 
 
 @each_kind
-def test_a_step_is_the_last_row(kind: Any) -> None:
+@pytest.mark.parametrize("slots", [0, 1, 5])
+@pytest.mark.parametrize("time", [1, 4])
+def test_without_gradients_it_reads_the_same(kind: Any, time: int, slots: int) -> None:
+    attention, x = part(kind), normal(3, time, 12)
+    memory = normal(3, slots, 12, seed=1) if slots else None
+    for empty in (None, torch.tensor([0, slots, slots // 2])):
+        kept = attention(x, memory, empty)
+        with torch.no_grad():
+            fused = attention(x, memory, empty)
+        assert kept.requires_grad and not fused.requires_grad
+        assert close(kept, fused)
+
+
+@each_kind
+def test_one_query_is_the_last_row(kind: Any) -> None:
     attention, states = part(kind), normal(3, 8, 12)
     for n in range(1, 9):
         given = states[:, :n]
         query, keys, values = attention.project(given)
         for empty in (None, torch.tensor([0, n - 1, n // 2])):
-            stepped = attention.step(
+            stepped = attention.read(
                 query[:, :, -1:], keys, values, attention.positions(n), empty
             )
             last = attention(given[:, -1:], given[:, :-1], empty)
