@@ -749,7 +749,8 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
 #         assert parameter.equal(frozen.state_dict()[name]), "the model is as it was"
 
 # %% tags=["active-ipynb"]
-# lanes = streams.TextStream(corpus.test[:20481], batch=32, segment_length=8)
+# length = 4097 if quick else 20481
+# lanes = streams.TextStream(corpus.test[:length], batch=32, segment_length=8)
 # table = {}
 # print(f"{'':27} restored  read   bits")
 # for name, model in models.items():

@@ -1097,7 +1097,7 @@ class OneLayer(nn.Module):
 # from copy import deepcopy
 #
 # torch.manual_seed(9)
-# lengths, text = (16, 32, 64, 128), torch.randint(16, (64, 16 * 24))
+# lengths, text = (16, 32, 64, 128), torch.randint(16, (8 if quick else 64, 16 * 24))
 # for seed in range(3):
 #     copy = trained["clamped", seed] = deepcopy(trained["relative", seed])
 #     copy.attention.clamp_length = 20

@@ -931,7 +931,7 @@ def score(model: CountingModel, stream: Stream, memory_length: int) -> Score:
 
 # %% tags=["active-ipynb"]
 # quick = bool(os.environ.get("LABML_STYLE_QUICK"))
-# excerpt = corpus.test[: 12_000 if quick else None]
+# excerpt = corpus.test[: 8_000 if quick else None]
 # lengths = [4, 8, 16, 32, 64, 128]
 # print("segment ", *(f"{n:6}" for n in lengths))
 # bits = {}
@@ -1422,7 +1422,8 @@ class WordVocabulary:
 # > its own memory; a checkpoint stores memory and position together.
 
 # %% tags=["active-ipynb"]
-# valid, test = (x[: len(x) // 32 * 32].view(-1, 32) for x in corpus[2:4])
+# length = 16_000 if quick else min(len(x) for x in corpus[2:4]) // 32 * 32
+# valid, test = (x[:length].view(-1, 32) for x in corpus[2:4])
 # mixed = TextStream(torch.stack([valid, test], dim=1).flatten(), 1, 32)
 # foreign = score(counting, mixed, 32)
 # of_test = torch.arange(len(foreign.bits)) // 32 % 2 == 1

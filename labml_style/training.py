@@ -907,7 +907,8 @@ def evaluate_window(
 #     print(f"{name:10} first {curves[name][0]:.2f}, last {curves[name][-1]:.2f} bits")
 
 # %% tags=["active-ipynb"]
-# lanes = streams.TextStream(corpus.test, batch=16, segment_length=32)
+# excerpt = corpus.test[: 20_000 if quick else None]
+# lanes = streams.TextStream(excerpt, batch=16, segment_length=32)
 # live = {name: evaluate(m, lanes, warm_up=32) for name, m in models.items()}
 # slides = dict(window=32, stride=8, warm_up=32)
 # live["window"] = evaluate_window(models["no memory"], lanes, **slides)

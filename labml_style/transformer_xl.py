@@ -1209,11 +1209,12 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb", "figure"]
 # far = [3, 7, 8, 11, 15, 16, 20, 23, 24, 31, 39, 40, 47]
-# hits = {}
+# hits, count = {}, 256 if steps == 250 else 16
 # for slots, distance in product((0, 8, 16, 32), far):
 #     for seed in range(3):
 #         model, memory = models[12, 8, seed].with_lengths(memory_length=slots), None
-#         for batch in streams.RecallStream(distance, 8, 256, 1, pairs=1, seed=9):
+#         task = streams.RecallStream(distance, 8, count, samples=1, pairs=1, seed=9)
+#         for batch in task:
 #             with torch.no_grad():
 #                 logits, memory, _ = model(batch.tokens, memory)
 #         right = logits[:, -1].argmax(-1) == batch.targets[:, -1]
