@@ -106,11 +106,12 @@ def test_notebook_alone_installs_the_package_and_runs(
         "PIP_CONSTRAINT": str(ROOT / "requirements.txt"),
         "LABML_STYLE_QUICK": "1",
     }
-    # How this machine reaches the package index, and pip's downloads so far.
+    # How this machine reaches the package index, and pip's downloads so far; threads as
+    # the other tests have them.
     environment |= {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("PIP_") and name not in environment
+        if name.startswith(("PIP_", "OMP_")) and name not in environment
     }
     cache = [sys.executable, "-m", "pip", "cache", "dir"]
     found = subprocess.run(cache, capture_output=True, text=True)
