@@ -256,7 +256,8 @@ def _section(record: dict[str, Any]) -> str:
             f"{corpus['name']}, {len(preset['seeds'])} "
             f"{'seeds' if len(preset['seeds']) > 1 else 'seed'}, {updates} updates, "
             f"{tokens} million tokens; {total:.0f} "
-            f"minutes of training in all on {record['device']}, torch "
+            f"{'minutes' if round(total) != 1 else 'minute'} of training in all on "
+            f"{record['device'].replace(' 1 threads', ' 1 thread')}, torch "
             f"{record['versions']['torch']}.\n",
             f"```console\npython -m labml_style.lab run {record['title']}\n```\n",
         ]
