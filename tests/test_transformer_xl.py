@@ -1187,3 +1187,17 @@ def test_a_state_belongs_to_its_model() -> None:
     state = make(layers=3).start(batch=2)
     with pytest.raises(ValueError, match="state has 3 layers .* for 2 layers"):
         make().step(text(2, 1), state)
+
+
+@each_part
+def test_mixed_precision_reads_alike_with_and_without_gradients(
+    parts: dict[str, Any],
+) -> None:
+    model, tokens, found = make(**parts).float(), text(3, 12), []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
+            logits, memory = follow(model, tokens)
+        assert logits.dtype == torch.bfloat16
+        assert memory.states[0].dtype == torch.float32
+        found.append(logits.float())
+    assert (found[0] - found[1]).abs().max() < 0.05 * found[0].abs().max()
