@@ -374,6 +374,26 @@ def test_without_gradients_it_reads_the_same(kind: Any, time: int, slots: int) -
 
 
 @each_kind
+def test_only_a_gradient_needs_the_weights(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, x = part(kind), normal(2, 3, 12)
+    asked: list[int] = []
+    weights = attention.weights
+
+    def counted(*given: Any) -> Tensor:
+        asked.append(1)
+        return weights(*given)
+
+    monkeypatch.setattr(attention, "weights", counted)
+    with torch.no_grad():
+        attention(x)
+    assert asked == []
+    attention(x)
+    assert asked == [1]
+
+
+@each_kind
 def test_one_query_is_the_last_row(kind: Any) -> None:
     attention, states = part(kind), normal(3, 8, 12)
     for n in range(1, 9):

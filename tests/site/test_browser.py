@@ -118,17 +118,27 @@ def test_no_sideways_scroll_at_any_width(
 
 
 # Code has thousands of marked words in a few colours: of each kind 25 are looked at.
-# Where colours alone are, the same goes for everything of one kind in one place. The
-# pages of one scheme share a count.
+# Where colours alone are, the same goes for the text of everything of one kind, and the
+# pages of one scheme share a count. What has another colour, ground or size is another
+# kind. What holds no text of its own stays: it holds others.
 THIN = """([colours, seen]) => {
-  const name = e => e.tagName + e.getAttribute("class"), over = e => {
-    const kind = name(e) + name(e.parentElement);
-    return (seen[kind] = (seen[kind] || 0) + 1) > 25;
+  const name = e => e.tagName + e.getAttribute("class"), ground = e => {
+    const own = getComputedStyle(e).backgroundColor, clear = "rgba(0, 0, 0, 0)";
+    return own === clear && e.parentElement ? ground(e.parentElement) : own;
+  }, kind = e => {
+    const { color, fontSize, fontWeight } = getComputedStyle(e);
+    const look = [color, fontSize, fontWeight, ground(e)];
+    return [name(e), name(e.parentElement), ...look].join(" ");
+  }, text = e => [...e.childNodes].filter(n => n.nodeType === 3 && n.data.trim()),
+  thin = (chosen, drop) => {
+    const all = [...document.querySelectorAll(chosen)].filter(e => text(e).length);
+    const kinds = all.map(kind);
+    all.forEach((e, i) => {
+      if ((seen[kinds[i]] = (seen[kinds[i]] || 0) + 1) > 25) drop(e);
+    });
   };
-  for (const e of document.querySelectorAll("pre a, pre b, pre i, pre span"))
-    if (over(e)) e.replaceWith(...e.childNodes);
-  for (const e of document.querySelectorAll("main *:not(pre, pre *)"))
-    if (colours && e.isConnected && over(e)) e.remove();
+  thin("pre a, pre b, pre i, pre span", e => e.replaceWith(...e.childNodes));
+  if (colours) thin("main *:not(pre, pre *)", e => text(e).forEach(n => n.remove()));
   for (const e of document.querySelectorAll("pre")) e.normalize();
   for (const e of document.querySelectorAll("details")) e.open = true;
   return seen;
