@@ -2,21 +2,26 @@
 
     make bench            # on the CPU, and on a GPU where there is one
 
-Each time is the median of 7 rounds. In a round every model takes its turn, one untimed
-step and one timed one, so that a busy machine slows all of them alike. Compare the
-ratios, not the milliseconds.
+Each time is the median of 7 rounds. In a round every model takes its turn: 30 products
+(2048 x 256)(256 x 1024), one untimed step and one timed one. The bound counts the
+floating-point operations of a model's matrix products alone, of a segment's own scores
+only the causal half, and divides them by the rate of the best of the 30. The ratio is
+taken in each turn, and its median printed: a clock that drifts, or another program,
+changes products and model alike. Compare the ratios, not the milliseconds.
 
-The bound counts the floating-point operations of the matrix products alone, of a
-segment's own scores only the causal half, and divides them by the rate of the best of
-30 products (2048 x 256)(256 x 1024) in the same process, spread over the rounds.
-Softmax, norms, the shift, the optimizer and all overhead are free in it. Compression
-and, in training, attention reconstruction are counted with the gradients they need.
+Softmax, norms, the shift, the optimizer and all overhead are free in the bound.
+Compression and, in training, attention reconstruction are counted with the gradients
+they need. There are rows for `torch.compile`, where there is a C++ compiler, and, for
+models with memory, `keys kept`: evaluation by `step` with whole segments, which does
+not project the memory anew. Its bound is still that of `forward`: the rows compare.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -53,7 +58,9 @@ COMPRESSIVE = CompressiveTransformerConfig(
     compression_rate=4,
 )
 ROUNDS = 7
+PRODUCTS = 30
 TOKENS = 64
+MODES = ("train", "evaluate")
 
 
 class Encoder(nn.Module):
@@ -153,10 +160,11 @@ def operations(
     return forward, train
 
 
-def product_rates(count: int) -> list[float]:
-    """Return operations per second of each of `count` products of float32."""
+def best_rate() -> float:
+    """Return operations per second of the best of some products of float32."""
     a, b = torch.randn(2048, 256), torch.randn(256, 1024)
-    return [2 * 2048 * 256 * 1024 / seconds(lambda: a @ b) for _ in range(count)]
+    best = min(seconds(lambda: a @ b) for _ in range(PRODUCTS))
+    return 2 * 2048 * 256 * 1024 / best
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -185,13 +193,14 @@ class Arm:
         torch.manual_seed(0)
         self.name, self.device = name, device
         config: TransformerXLConfig = CONFIG
-        model: nn.Module
+        model: Any
         if name == "Compressive":
             model, config = CompressiveTransformer(COMPRESSIVE), COMPRESSIVE
         else:
             model = (TransformerXL if name == "Transformer-XL" else Encoder)(config)
         self.model, plain = model.to(device), name == ARMS[-1]
         self.memory = None if plain else full_memory(config, batch, device)
+        self.state: Any = None
         self.bound = operations(config, batch, not plain, name == "Compressive")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         shape = 2, batch, CONFIG.segment_length
@@ -202,6 +211,12 @@ class Arm:
         self.model.eval()
         with torch.no_grad():
             self.memory = self.model(self.tokens, self.memory)[1]
+
+    def read(self) -> None:
+        """Evaluate with the keys and values of the memory from the step before."""
+        if self.state is None:
+            self.state = self.model.eval().start(self.memory)
+        self.state = self.model.step(self.tokens, self.state)[1]
 
     def train(self) -> None:
         self.model.train()
@@ -244,31 +259,56 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def rows() -> list[tuple[str, Arm, tuple[str, ...]]]:
+    """Return what is measured: a label, a model, and the methods that are timed."""
+    found: list[tuple[str, Arm, tuple[str, ...]]] = []
+    for name in ARMS:
+        found.append((name, Arm(name), MODES))
+        if shutil.which(os.environ.get("CXX", "g++")):
+            compiled = Arm(name)
+            compiled.model.compile()
+            found.append(("  torch.compile", compiled, MODES))
+        if name != ARMS[-1]:
+            found.append(("  keys kept", Arm(name), ("read",)))
+    return found
+
+
 def bench_steps() -> None:
-    rates = product_rates(2)
-    arms = [Arm(name) for name in ARMS]
-    runs = {(a.name, m): getattr(a, m) for a in arms for m in ("train", "evaluate")}
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    every = rows()
+    runs = [getattr(arm, mode) for _, arm, modes in every for mode in modes]
+    for run in runs * 3:  # compile, and fill what is filled once
+        run()
+    turns: list[list[tuple[float, float]]] = [[] for _ in runs]
     for _ in range(ROUNDS):
-        rates += product_rates(4)
-        for key, run in runs.items():
+        for run, turn in zip(runs, turns, strict=True):
+            rate = best_rate()
             run()
-            taken[key].append(seconds(run))
-    rate = max(rates)
+            turn.append((seconds(run), rate))
     sizes = {k: v for k, v in asdict(CONFIG).items() if isinstance(v, int)}
-    print(f"best product {rate / 1e9:.0f} GFLOP/s; batch {BATCH}; {sizes}")
-    print(f"{'':24}{'train':>9}{'bound':>8}{'ratio':>7}{'eval':>9}{'bound':>8}", end="")
-    print(f"{'ratio':>7}{'tokens/s':>10}{'peak':>9}")
-    for arm in arms:
-        line = f"{arm.name:24}"
-        for mode, bound in zip(("evaluate", "train"), arm.bound, strict=True):
-            took, least = statistics.median(taken[arm.name, mode]), bound / rate
-            cell = f"{took * 1e3:6.1f} ms{least * 1e3:5.1f} ms{took / least:7.2f}"
-            line = line[:24] + cell + line[24:]
-        speed = (
-            BATCH * CONFIG.segment_length / statistics.median(taken[arm.name, "train"])
-        )
-        print(line + f"{speed:10.0f}{peak(arm.name):6.0f} MB")
+    print(f"batch {BATCH}; {sizes}; {torch.get_num_threads()} threads")
+    rates = sorted(rate / 1e9 for turn in turns for _, rate in turn)
+    middle = statistics.median(rates)
+    print(
+        f"best product {rates[0]:.0f} to {rates[-1]:.0f}, median {middle:.0f} GFLOP/s"
+    )
+    print(f"{'':24}{'train':>9}{'bound':>9}{'ratio':>7}", end="")
+    print(f"{'eval':>12}{'bound':>9}{'ratio':>7}{'tokens/s':>12}{'peak':>9}")
+    each = iter(turns)
+    for label, arm, modes in every:
+        line = f"{label:24}" + " " * 28 * ("train" not in modes)
+        for mode in modes:
+            needed = arm.bound[mode == "train"]
+            turn = [
+                (took, needed / rate, took * rate / needed) for took, rate in next(each)
+            ]
+            took, least, ratio = map(statistics.median, zip(*turn, strict=True))
+            line += f"{took * 1e3:6.1f} ms{least * 1e3:6.1f} ms{ratio:7.2f}"
+            line += "   " * (mode == "train")
+            if mode == "train":
+                speed = BATCH * CONFIG.segment_length / took
+        if label == arm.name:
+            line += f"{speed:12.0f}{peak(label):6.0f} MB"
+        print(line)
 
 
 def bench_decoding() -> None:

@@ -117,6 +117,7 @@ from labml_style.transformer_xl import (
     TransformerXLConfig,
     build,
     forget,
+    move,
 )
 
 # %% [markdown]
@@ -428,10 +429,10 @@ def look(
 # %% [markdown]
 # ## State: decode inside a segment, compress at its end
 #
-# While a segment is decoded token by token, its memory does not change, and the keys
-# and values are those of a Transformer-XL. At the border something is compressed, and
-# compression needs states, which decoding does not keep. So the finished segment is run
-# once more, as a whole: one pass for as many steps.
+# Within a segment the memory does not change, and decoding goes on as in a
+# Transformer-XL. At the border something is compressed, and compression needs states:
+# they are kept until then. Keys and values of slots that stay move with them, and those
+# of the new slots are made. A function that ranks needs the segment's queries again.
 
 
 # %%
@@ -441,12 +442,13 @@ class CompressiveState(NamedTuple):
     Attributes:
         inner: keys and values, as a Transformer-XL has them.
         memory: at the start of the segment.
-        tokens: `[batch, time]`, the segment so far.
+        states: for each layer `[batch, time, d_model]`, its inputs in the segment;
+            nothing where it has not begun.
     """
 
     inner: State
     memory: CompressiveMemory | None
-    tokens: Tensor
+    states: tuple[Tensor, ...]
 
     def clone(self) -> CompressiveState:
         """Return a state of its own that continues from here."""
@@ -621,25 +623,76 @@ class CompressiveTransformer(TransformerXL):
         every = losses or nothing
         return {"compression": torch.stack(every).sum()} if every else {}
 
+    @property
+    def slots(self) -> int:
+        """The most slots that are left after a segment, of both kinds."""
+        return self.config.compressed_length + self.config.memory_length
+
     def start(
         self, memory: CompressiveMemory | None = None, batch: int | None = None
     ) -> CompressiveState:
-        """Begin to decode token by token, as `TransformerXL.start` does."""
+        """Begin to decode, as `TransformerXL.start` does."""
         lanes = self.lanes(memory, batch)
         inner = self.begin(None if memory is None else memory.joined(), lanes)
-        tokens = self.head.weight.new_zeros(lanes, 0, dtype=torch.int64)
-        return CompressiveState(inner, memory, tokens)
+        return CompressiveState(inner, memory, ())
 
     def step(
-        self, token: Tensor, state: CompressiveState
+        self, tokens: Tensor, state: CompressiveState
     ) -> tuple[Tensor, CompressiveState]:
-        """Decode one token, as `TransformerXL.step` does; compress at a border."""
-        if state.tokens.shape[1] == self.config.segment_length:
-            with torch.inference_mode():
-                state = self.start(self(state.tokens, state.memory).memory)
-        logits, inner = super().step(token, state.inner)
-        tokens = torch.cat([state.tokens, token], dim=1)
-        return logits, CompressiveState(inner, state.memory, tokens)
+        """Read further tokens, as `TransformerXL.step` does; compress at a border."""
+        self.check_step(tokens, state.inner)
+        if state.inner.time >= self.config.segment_length:
+            state = self.turn_over(state, tokens.shape[1])
+        logits, inner, states = self.advance(tokens, state.inner)
+        if state.inner.time:
+            pairs = zip(state.states, states, strict=True)
+            states = [torch.cat(pair, dim=1) for pair in pairs]
+        return logits, CompressiveState(inner, state.memory, tuple(states))
+
+    # Keys and values of slots that stay are moved; those of new slots are made here.
+    @torch.inference_mode()
+    def turn_over(self, state: CompressiveState, coming: int) -> CompressiveState:
+        """Begin the next segment, with room for the tokens that are coming."""
+        inner, memory = state.inner, state.memory
+        keys, values, held = inner.keys, inner.values, inner.held
+        count = 0 if memory is None else memory.compressed[0].shape[1]
+        time = state.states[0].shape[1]
+        _, dropped = turnover(self.config, count, held - count - time, time)
+        memory, _ = self.remember(memory, [*state.states], self.looked(state))
+        stay, recent = max(count - dropped, 0), memory.states[0].shape[1]
+        made = memory.compressed[0].shape[1]
+        self.check_room(inner, made + recent + coming)
+
+        # From here on the buffers change, and the old state cannot be continued.
+        inner.latest[0] += 1
+        for buffer in (keys, values):
+            move(buffer, count - stay, count, 0)
+        for i, layer in enumerate(self.layers):
+            pair = layer.recall(memory.compressed[i][:, stay:])
+            keys[i, :, :, stay:made], values[i, :, :, stay:made] = pair
+        for buffer in (keys, values):
+            move(buffer, held - recent, held, made)
+        inner = inner._replace(empty=memory.empty, held=made + recent, time=0)
+        return CompressiveState(inner._replace(latest=[inner.total]), memory, ())
+
+    def looked(self, state: CompressiveState) -> list[Seen] | None:
+        """Return what the layers looked with in a segment, if it is needed to rank.
+
+        The queries are made again; keys and values are in the buffers.
+        """
+        if not self.compression[0]["function"].ranks:
+            return None
+        seen, held = [], state.inner.held
+        for i, layer in enumerate(self.layers):
+            x, attention = (
+                layer.after_attention.before(state.states[i]),
+                layer.attention,
+            )
+            weight = attention.qkv.weight[: x.shape[-1]]
+            (query,) = attention.split(nn.functional.linear(x, weight))
+            pair = (b[i, :, :, :held] for b in (state.inner.keys, state.inner.values))
+            seen.append(Seen(query, *pair))
+        return seen
 
     def check_memory(self, memory: CompressiveMemory, batch: int | None) -> None:
         """Raise a `ValueError` where a memory is not of this model and batch."""
@@ -847,8 +900,8 @@ def history(
 # print("a lane that was reset is a fresh one, with", len(parts), "functions")
 
 # %% [markdown]
-# And a step is a pass: token by token over nine borders, with each function, a lane
-# that begins empty, and a memory longer than the segment.
+# And a step is a pass: token by token and by segments, over nine borders, with each
+# function, a lane that begins empty, and a memory longer than the segment.
 
 # %% tags=["active-ipynb"]
 # for part in parts:
@@ -856,14 +909,17 @@ def history(
 #     for more in (dict(memory_length=4), dict(memory_length=8, residual=PreNorm)):
 #         model = make(compression=part, **more)
 #         memory = after(model, text[:, :8]).reset(mask)
-#         passes, steps, state = [], [], model.start(memory)
+#         states, passes = [model.start(memory) for _ in range(2)], []
 #         for segment in text.split(4, dim=1):
 #             logits, memory, _ = model(segment, memory)
 #             passes.append(logits)
-#         for token in text.split(1, dim=1):
-#             logits, state = model.step(token, state)
-#             steps.append(logits)
-#         gaps.append((torch.cat(passes, 1) - torch.cat(steps, 1)).abs().max().item())
+#         for pieces, state in zip((1, 4), states, strict=True):
+#             steps = []
+#             for piece in text.split(pieces, dim=1):
+#                 logits, state = model.step(piece, state)
+#                 steps.append(logits)
+#             gap = torch.cat(passes, 1) - torch.cat(steps, 1)
+#             gaps.append(gap.abs().max().item())
 #     print(f"{part.__name__:19} {max(gaps):.0e}")
 #     assert max(gaps) < 1e-10
 # _, state = model.step(text[:, :1], state)

@@ -342,12 +342,12 @@ def attended(
 
     Source: Rae et al. 2019, Algorithm 2.
     """
-    mask = None
+    scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
     if empty is not None:
         filled = torch.arange(keys.shape[2], device=keys.device) >= empty[:, None]
-        mask = (filled | ~filled.any(1, keepdim=True))[:, None, None]
-    attend = nn.functional.scaled_dot_product_attention
-    return attend(query, keys, values, attn_mask=mask)
+        hollow = ~filled & filled.any(1, keepdim=True)
+        scores = scores.masked_fill(hollow[:, None, None], -torch.inf)
+    return scores.softmax(dim=-1) @ values
 
 
 # %%

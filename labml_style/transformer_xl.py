@@ -307,7 +307,7 @@ class TransformerXLConfig(AttentionConfig):
 # Memory goes through `before` like the segment does. With pre-norm the cached states
 # are raw, and read without the norm they would stand beside normalised ones at another
 # scale, as they do in `memory-transformer-xl`. `forward` projects the memory anew in
-# every call; `step` is for one token, and finds the keys and values of the past there.
+# every call; `step` finds the keys and values of the past there.
 
 
 # %%
@@ -352,20 +352,21 @@ class Layer(nn.Module):
         positions: Tensor | None,
         empty: Tensor | None,
     ) -> Tensor:
-        """Run one layer over one token.
+        """Run one layer over further tokens of a segment.
 
         Args:
-            x: `[batch, 1, d_model]`.
-            keys: `[batch, heads, n, d_head]`; the last is written here.
+            x: `[batch, time, d_model]`.
+            keys: `[batch, heads, n, d_head]`; the last `time` are written here.
             values: the same.
             positions: `[heads, n, d_head]`, or None.
             empty: `[batch]` int64 or None.
 
         Returns:
-            `[batch, 1, d_model]`.
+            `[batch, time, d_model]`.
         """
         query, key, value = self.attention.project(self.after_attention.before(x))
-        keys[:, :, -1:], values[:, :, -1:] = key, value
+        time = x.shape[1]
+        keys[:, :, -time:], values[:, :, -time:] = key, value
         read = self.attention.read(query, keys, values, positions, empty)
         return self.finish(x, read)
 
@@ -482,7 +483,8 @@ class Output(NamedTuple):
 #
 # While weights do not change, keys and values do not either. Decoding keeps those
 # instead of the states. The buffers have room for memory and segment, and a step
-# writes into them.
+# writes into them. Steps of one token are for writing; steps of many, up to a segment,
+# read a prompt or a text without projecting the memory anew as `forward` does.
 
 
 # %%
@@ -500,9 +502,9 @@ class State(NamedTuple):
         empty: `[batch]` int64 or None, as in `Memory`.
         held: keys in use.
         time: tokens of the segment so far.
-        total: tokens since the start.
-        latest: `total` of the newest state that shares these buffers, in a list so
-            that all of them see it.
+        total: tokens since `start`.
+        latest: equal to `total` while the state may be continued; in a list, so that
+            all states with these buffers see it change.
     """
 
     keys: Tensor
@@ -519,6 +521,20 @@ class State(NamedTuple):
         return self._replace(
             keys=self.keys.clone(), values=self.values.clone(), latest=[*self.latest]
         )
+
+
+def move(buffer: Tensor, begin: int, end: int, to: int) -> None:
+    """Move keys or values to the left, through a copy where the two places overlap.
+
+    Args:
+        buffer: `[..., room, d_head]`, changed in place.
+        begin: the first that is moved.
+        end: the first that is not.
+        to: where the first is moved to.
+    """
+    moved, n = buffer[..., begin:end, :], end - begin
+    if begin > to:
+        buffer[..., to : to + n, :] = moved if begin - to >= n else moved.clone()
 
 
 # %% [markdown]
@@ -611,7 +627,7 @@ class TransformerXL(nn.Module):
         return Memory(tuple(new), empty)
 
     def start(self, memory: Memory | None = None, batch: int | None = None) -> State:
-        """Begin to decode token by token, at the start of a segment.
+        """Begin to decode, at the start of a segment.
 
         Args:
             memory: of the segments before; None at the start of a text.
@@ -634,6 +650,11 @@ class TransformerXL(nn.Module):
             raise ValueError(f"batch is {batch}; without a memory give 1 or more")
         return batch
 
+    @property
+    def slots(self) -> int:
+        """The most slots that are left after a segment."""
+        return self.config.memory_length
+
     @torch.inference_mode()
     def begin(self, memory: Memory | None, lanes: int) -> State:
         """Compute keys and values of a memory, and make room for a segment."""
@@ -641,7 +662,7 @@ class TransformerXL(nn.Module):
         # Room for the memory and one segment: within a segment nothing is moved. What
         # the distances look like to the attention is computed once as well, and each
         # step takes the newest part of it.
-        room = max(held, self.config.memory_length) + self.config.segment_length
+        room = max(held, self.slots) + self.config.segment_length
         pairs, positions = [], []
         layer: Layer
         for i, layer in enumerate(self.layers):
@@ -656,67 +677,62 @@ class TransformerXL(nn.Module):
         places = torch.stack(rows) if rows else None
         return State(keys, values, places, empty, held, 0, 0, [0])
 
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Decode one token, in evaluation mode; the same logits as `forward`.
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read further tokens, in evaluation mode; the same logits as `forward`.
 
-        Segment borders fall where they fall for `forward`.
+        One token or several, up to a segment. The memory is not projected anew, so
+        this is the fast way to read a text as well. Segment borders fall where they
+        fall for `forward`.
 
         Args:
-            token: `[batch, 1]` int64.
+            tokens: `[batch, time]` int64, up to the end of the segment at most.
             state: of `start` or of the step before; each can be continued once.
 
         Returns:
-            Logits `[batch, 1, vocabulary]` and the next state.
+            Logits `[batch, time, vocabulary]` and the next state.
 
         Raises:
-            ValueError: the token does not fit, or the state was continued already, or
-                it belongs to another model.
+            ValueError: tokens do not fit, or the state was continued already, or it
+                belongs to another model.
         """
-        layers, lanes, _, room, _ = state.keys.shape
-        if token.shape != (lanes, 1):
-            raise ValueError(
-                f"token has shape {list(token.shape)}; expected [{lanes}, 1], one for "
-                "each lane of the state"
-            )
-        self.check(token, None)
-        if state.latest[0] != state.total:
-            raise ValueError(
-                f"state is of step {state.total}, and its buffers are at step "
-                f"{state.latest[0]}: a state continues once; clone() it before"
-            )
-        border = state.time == self.config.segment_length
-        n = (min(state.held, self.config.memory_length) if border else state.held) + 1
-        if layers != len(self.layers) or n > room:
-            raise ValueError(
-                f"state has {layers} layers and room for {room} keys, and this is "
-                f"number {n} for {len(self.layers)} layers: start again with this model"
-            )
+        self.check_step(tokens, state)
+        logits, state, _ = self.advance(tokens, state)
+        return logits, state
+
+    def advance(
+        self, tokens: Tensor, state: State
+    ) -> tuple[Tensor, State, list[Tensor]]:
+        """Take a step; return what went into the layers as well."""
+        layers, _, _, room, _ = state.keys.shape
+        border = state.time >= self.config.segment_length
+        n = min(state.held, self.slots) if border else state.held
+        n, inputs = n + tokens.shape[1], []
+        self.check_room(state, n)
+
         # From here on the buffers change: a step that is interrupted is not repeated.
-        state.latest[0] += 1
+        state.latest[0] += tokens.shape[1]
         layer: Layer
         with torch.inference_mode():
             # A border comes before the first token of a segment, not after the last
             # one: a state at the end of a segment has not dropped anything yet.
             state = self.turn(state) if border else state
-            x = self.embedding(token, state.time)
+            x = self.embedding(tokens, state.time)
             keys, values = state.keys[:, :, :, :n], state.values[:, :, :, :n]
             rows: Any = state.positions
             rows = [None] * layers if rows is None else rows[:, :, room - n :]
             for layer, k, v, r in zip(self.layers, keys, values, rows, strict=True):
+                inputs.append(x)
                 x = layer.step(x, k, v, r, state.empty)
             logits = self.head(self.last(x))
-        state = state._replace(held=n, time=state.time + 1, total=state.total + 1)
-        return logits.clone(), state
+        time, total = (old + tokens.shape[1] for old in (state.time, state.total))
+        return logits.clone(), state._replace(held=n, time=time, total=total), inputs
 
     def turn(self, state: State) -> State:
-        """Begin the next segment: of the keys and values the newest are memory.
-
-        They move to the front through a copy, because the two places may overlap.
-        """
-        kept = min(state.held, self.config.memory_length)
+        """Begin the next segment: of the keys and values the newest are memory."""
+        kept = min(state.held, self.slots)
         gone = state.held - kept
         for buffer in (state.keys, state.values):
-            buffer[:, :, :, :kept] = buffer[:, :, :, gone : state.held].clone()
+            move(buffer, gone, state.held, 0)
         empty = forget(state.empty, gone)
         return state._replace(empty=empty, held=kept, time=0)
 
@@ -767,6 +783,37 @@ class TransformerXL(nn.Module):
                 )
         if memory is not None:
             self.check_memory(memory, len(tokens))
+
+    def check_step(self, tokens: Tensor, state: State) -> None:
+        """Raise a `ValueError` where tokens or state do not fit the model."""
+        layers, lanes, heads, _, d_head = state.keys.shape
+        length, attention = self.config.segment_length, self.layers[0].attention
+        self.check(tokens, None)
+        left = length - state.time if state.time < length else length
+        if len(tokens) != lanes or tokens.shape[1] > left:
+            raise ValueError(
+                f"tokens have shape {list(tokens.shape)}; expected [{lanes}, 1 to "
+                f"{left}], for the lanes of the state and what is left of its segment"
+            )
+        if state.latest[0] != state.total:
+            raise ValueError(
+                f"state is at token {state.total}, and its buffers have moved on: a "
+                "state continues once; clone() it before"
+            )
+        own = len(self.layers), attention.heads, attention.d_head
+        if (layers, heads, d_head) != own:
+            raise ValueError(
+                f"state has layers, heads and d_head {(layers, heads, d_head)}, the "
+                f"model {own}: start again with this model"
+            )
+
+    def check_room(self, state: State, n: int) -> None:
+        """Raise a `ValueError` where a state has no room for n keys."""
+        if n > (room := state.keys.shape[3]):
+            raise ValueError(
+                f"state has room for {room} keys; expected {n} or more: start again "
+                "with this model"
+            )
 
     def check_memory(self, memory: Memory, batch: int | None) -> None:
         """Raise a `ValueError` where a memory is not of this model and batch."""
@@ -1070,23 +1117,26 @@ def initialise(module: nn.Module) -> None:
 # %% [markdown]
 # ## Is a step the same as a pass?
 #
-# Token by token, over four borders, with no memory, one shorter than the segment, one
-# as long and one longer, and with a lane that begins empty: the logits are those of
-# `forward`.
+# Token by token, and several at once, over four borders, with no memory, one shorter
+# than the segment, one as long and one longer, and with a lane that begins empty: the
+# logits are those of `forward`.
 
 # %% tags=["active-ipynb"]
 # text = torch.randint(20, (3, 18))
 # for slots, residual in product((0, 2, 4, 7), (PostNorm, PreNorm)):
 #     model = make(memory_length=slots, residual=residual)
 #     start = memory = model(good).memory.reset(mask)
-#     passes, steps, state = [], [], model.start(start)
+#     passes, gap = [], 0.0
 #     for segment in text.split(4, dim=1):
 #         logits, memory, _ = model(segment, memory)
 #         passes.append(logits)
-#     for token in text.split(1, dim=1):
-#         logits, state = model.step(token, state)
-#         steps.append(logits)
-#     gap = (torch.cat(passes, dim=1) - torch.cat(steps, dim=1)).abs().max().item()
+#     for pieces in (1, 4, (3, 1, 2, 2, 4, 1, 3, 2)):
+#         steps, state = [], model.start(start)
+#         for piece in text.split(pieces, dim=1):
+#             logits, state = model.step(piece, state)
+#             steps.append(logits)
+#         apart = torch.cat(passes, dim=1) - torch.cat(steps, dim=1)
+#         gap = max(gap, apart.abs().max().item())
 #     print(f"{slots} slots {gap:.0e}", end=", ")
 #     assert gap < 1e-10
 
@@ -1568,23 +1618,22 @@ def initialise(module: nn.Module) -> None:
 #         return x + self.factor * y
 
 # %% [markdown]
-# ### Five: continue a prompt
+# ### Five: two ways on from a prompt
 #
-# Hard. Decode greedily: read a prompt of any length, then append `count` tokens, each
-# the most likely one. Whole segments of the prompt are read by `forward`, the rest and
-# the new tokens by `step`.
+# Hard. Read a prompt of any length once, in as few steps as there can be. Then go on in
+# two ways, `count` tokens each: one begins with the most likely token, the other with
+# the second most likely one, and both go on with the most likely token each time.
 #
 # <details><summary>Hint</summary>
 #
-# `start` begins a segment. After how many prompt tokens may it be called, and what if
-# nothing of the prompt is left to step through? And `split` of an empty prefix gives
-# one empty segment.
+# A step takes many tokens, up to the end of its segment. The logits of the prompt's
+# last token already say what comes first. And a state continues once.
 #
 # </details>
 
 # %% tags=["active-ipynb", "exercise"]
 # def continue_prompt(model, prompt, count):
-#     """prompt `[batch, time]`, time >= 1; return `[batch, count]`."""
+#     """prompt `[batch, time]`, time >= 1; return `[batch, 2, count]`."""
 #     raise NotImplementedError
 
 # %% tags=["active-ipynb", "check"]
@@ -1595,36 +1644,36 @@ def initialise(module: nn.Module) -> None:
 #     model = TransformerXL(config).double()
 #     for parameter in model.parameters():
 #         parameter.data.normal_()
-#     calls = []  # `step` gives the embedding the time as well
-#     model.embedding.register_forward_hook(lambda _, a, y: calls.append(len(a)))
+#     calls = []
+#     model.embedding.register_forward_hook(lambda *_: calls.append(1))
 #     for time in (1, 3, 4, 5, 8, 11):
-#         text = torch.randint(9, (3, time))
+#         prompt = torch.randint(9, (3, time))
 #         calls.clear()
-#         made = continue_prompt(model, text, 7)
-#         whole, single = calls.count(1), calls.count(2)
-#         for _ in range(7):
-#             memory = None
-#             for segment in text.split(4, dim=1):
-#                 logits, memory, _ = model(segment, memory)
-#             text = torch.cat([text, logits[:, -1:].argmax(-1)], dim=1)
-#         assert made.equal(text[:, time:]), f"a prompt of {time}"
-#         assert whole in ((time - 1) // 4, time // 4), "whole segments by forward"
-#         assert single - (time - 4 * whole) in (6, 7), "the rest by step"
+#         both, steps = continue_prompt(model, prompt, 7), len(calls)
+#         for way in (0, 1):
+#             text, rank = prompt, way
+#             for _ in range(7):
+#                 memory = None
+#                 for segment in text.split(4, dim=1):
+#                     logits, memory, _ = model(segment, memory)
+#                 best = logits[:, -1].argsort(descending=True)
+#                 text, rank = torch.cat([text, best[:, rank, None]], dim=1), 0
+#             assert both[:, way].equal(text[:, time:]), f"a prompt of {time}"
+#         enough = -(-time // 4) + 12
+#         assert steps <= enough, f"{steps} steps; {enough} are enough"
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
 # def continue_prompt(model, prompt, count):
-#     length, memory = model.config.segment_length, None
-#     whole = (prompt.shape[1] - 1) // length * length
-#     for i in range(0, whole, length):
-#         memory = model(prompt[:, i : i + length], memory).memory
-#     state = model.start(memory, len(prompt))
-#     text = [*prompt[:, whole:].split(1, dim=1)]
-#     given = len(text)
-#     for i in range(given + count - 1):
-#         logits, state = model.step(text[i], state)
-#         if i >= given - 1:
-#             text.append(logits.argmax(-1))
-#     return torch.cat(text[given:], dim=1)
+#     state, found = model.start(batch=len(prompt)), []
+#     for piece in prompt.split(model.config.segment_length, dim=1):
+#         logits, state = model.step(piece, state)
+#     for token in logits[:, -1].topk(2).indices.split(1, dim=1):
+#         made, own = [token], state.clone()
+#         while len(made) < count:
+#             logits, own = model.step(made[-1], own)
+#             made.append(logits.argmax(-1))
+#         found.append(torch.cat(made, dim=1))
+#     return torch.stack(found, dim=1)
 
 # %% [markdown]
 # ## References

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 VOCABULARY = 11
@@ -31,3 +32,12 @@ def close(one: Tensor, other: Tensor) -> bool:
     """Say whether two are equal but for rounding; shapes must be."""
     assert one.shape == other.shape
     return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def cuts(data: st.DataObject, tokens: Tensor, longest: int) -> list[int]:
+    """Draw how long the steps through a text are; none crosses a border."""
+    sizes: list[int] = []
+    while (left := tokens.shape[1] - sum(sizes)) > 0:
+        room = longest - sum(sizes) % longest
+        sizes.append(data.draw(st.integers(1, min(room, left))))
+    return sizes

@@ -44,9 +44,11 @@ from labml_style.reconstruction import (
     AutoEncoding,
     BackpropagationThroughTime,
 )
+from labml_style.relative_attention import ContentAttention
 from labml_style.streams import TextStream
 from labml_style.training import Training, TrainingConfig, bare, dressed, evaluate
 from labml_style.transformer_xl import (
+    Layer,
     Memory,
     Output,
     PostNorm,
@@ -54,7 +56,7 @@ from labml_style.transformer_xl import (
     TransformerXL,
     TransformerXLConfig,
 )
-from tests.samples import VOCABULARY, close, loud, text
+from tests.samples import VOCABULARY, close, cuts, loud, text
 
 Array = NDArray[np.float64]
 Slots = list[Array | None]
@@ -101,12 +103,15 @@ def follow(model: TransformerXL, tokens: Tensor, memory: Any = None) -> Any:
 
 
 def walk(
-    model: CompressiveTransformer, tokens: Tensor, state: CompressiveState
+    model: CompressiveTransformer,
+    tokens: Tensor,
+    state: CompressiveState,
+    pieces: int | list[int] = 1,
 ) -> tuple[Tensor, CompressiveState]:
-    """Run a text token by token."""
+    """Run a text token by token, or in pieces."""
     found = []
-    for i in range(tokens.shape[1]):
-        logits, state = model.step(tokens[:, i : i + 1], state)
+    for piece in tokens.split(pieces, dim=1):
+        logits, state = model.step(piece, state)
         found.append(logits)
     return torch.cat(found, dim=1), state
 
@@ -875,9 +880,12 @@ def test_step_is_forward(changes: dict[str, Any], data: st.DataObject) -> None:
             memory = memory.reset(mask)
     tokens = text(batch, data.draw(st.integers(1, 4 * longest + 2)), seed=77)
     expected, _ = follow(model, tokens, memory)
-    found, state = walk(model, tokens, model.start(memory, batch))
+    pieces = cuts(data, tokens, longest)
+    found, state = walk(model, tokens, model.start(memory, batch), pieces)
     assert close(found, expected)
-    assert state.tokens.equal(tokens[:, (tokens.shape[1] - 1) // longest * longest :])
+    here = (tokens.shape[1] - 1) % longest + 1
+    assert state.inner.time == here and state.inner.total == tokens.shape[1]
+    assert {x.shape for x in state.states} == {(batch, here, model.config.d_model)}
 
 
 @each_function
@@ -892,11 +900,70 @@ def test_step_crosses_many_borders(function: Any, residual: Any) -> None:
         found, state = walk(model, tokens, model.start(begin, 2))
         assert close(found, expected)
         # A finished segment is compressed when the next begins.
-        assert state.memory is not None and state.tokens.shape == (2, 2)
-        after = model(state.tokens, state.memory).memory
+        assert state.memory is not None and state.states[0].shape == (2, 2, 8)
+        after = model(tokens[:, -2:], state.memory).memory
         assert all(
             close(a, b) for a, b in zip(tensors(after), tensors(last), strict=True)
         )
+
+
+def test_a_state_has_room_for_what_is_compressed_later() -> None:
+    model, tokens = make(), text(2, 60)
+    state = model.start(batch=2)
+    assert state.inner.keys.shape[3] == 3 + 8 + 4 == model.slots + 4
+    found, after = walk(model, tokens, state, 4)
+    assert after.inner.held == 15 and after.inner.keys.shape == state.inner.keys.shape
+    assert close(found, follow(model, tokens)[0])
+    longer = model.with_lengths(compressed_length=9)
+    with pytest.raises(ValueError, match="room for 15 keys; expected 17 or more"):
+        walk(longer, tokens, after, 4)
+
+
+def test_an_interrupted_border_is_not_crossed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, tokens = make(), text(2, 28)
+    _, state = walk(model, tokens[:, :24], model.start(batch=2), 4)
+
+    # Refused before anything has moved: the state goes on as if nothing had been.
+    wide = model.with_lengths(compressed_length=4)
+    with pytest.raises(ValueError, match="room for 15 keys; expected 16 or more"):
+        wide.step(tokens[:, 24:], state)
+    branch = state.clone()
+    found, _ = model.step(tokens[:, 24:], branch)
+    assert close(found, follow(model, tokens)[0][:, 24:])
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Layer, "recall", stop)
+        model.step(tokens[:, 24:], state)
+    with pytest.raises(ValueError, match="a state continues once"):
+        model.step(tokens[:, 24:], state)
+
+
+@each_function
+def test_what_is_projected_already_is_not_projected_again(
+    function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = make(compression=function), text(2, 60)
+    _, state = walk(model, tokens, model.start(batch=2), 4)
+    counted: dict[str, list[int]] = {"project": [], "recall": []}
+    for name, found in counted.items():
+        method = getattr(ContentAttention, name)
+
+        def count(
+            self: Any, x: Tensor, method: Any = method, found: list[int] = found
+        ) -> Any:
+            found.append(x.shape[1])
+            return method(self, x)
+
+        monkeypatch.setattr(ContentAttention, name, count)
+    walk(model, text(2, 8), state, 4)
+    made = model.config.segment_length // model.config.compression_rate
+    both = 2 * len(model.layers)
+    assert counted == {"project": both * [4], "recall": both * [made]}
 
 
 def test_a_state_continues_once() -> None:
@@ -922,7 +989,7 @@ def test_a_state_continues_once() -> None:
 def test_a_clone_at_a_border_goes_its_own_way() -> None:
     model, tokens = make(), text(2, 20)
     _, state = walk(model, tokens, model.start(batch=2))
-    assert state.tokens.shape == (2, 4)
+    assert state.states[0].shape == (2, 4, 8)
     others = [text(2, 6, seed=s) for s in (1, 2)]
     states = [state.clone(), state]
     for other, own in zip(others, states, strict=True):

@@ -39,8 +39,9 @@ from labml_style.transformer_xl import (
     State,
     TransformerXL,
     TransformerXLConfig,
+    move,
 )
-from tests.samples import VOCABULARY, close, loud, text
+from tests.samples import VOCABULARY, close, cuts, loud, text
 
 Array = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,11 +90,13 @@ def follow(model: TransformerXL, tokens: Tensor, memory: Memory | None = None) -
     return torch.cat(found, dim=1), memory
 
 
-def walk(model: TransformerXL, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-    """Run a text token by token."""
+def walk(
+    model: TransformerXL, tokens: Tensor, state: State, pieces: int | list[int] = 1
+) -> tuple[Tensor, State]:
+    """Run a text token by token, or in pieces."""
     found = []
-    for i in range(tokens.shape[1]):
-        logits, state = model.step(tokens[:, i : i + 1], state)
+    for piece in tokens.split(pieces, dim=1):
+        logits, state = model.step(piece, state)
         found.append(logits)
     return torch.cat(found, dim=1), state
 
@@ -229,11 +232,11 @@ def test_a_stream_is_the_papers_equations(
             found = output.logits[lane]
             assert close(found, torch.from_numpy(expected))
 
-    # The same text goes on, segment by segment in the oracle, token by token here.
+    # The same text goes on, segment by segment in the oracle, step by step here.
     if data.draw(st.booleans()):
         model = model.with_lengths(memory_length=data.draw(st.integers(0, 9)))
     tokens = text(batch, data.draw(st.integers(1, 3 * longest)), seed=9)
-    logits, _ = walk(model, tokens, model.start(memory))
+    logits, _ = walk(model, tokens, model.start(memory), cuts(data, tokens, longest))
     for lane in range(batch):
         rows = [row.tolist() for row in tokens[lane].split(longest)]
         parts = [lanes[lane].run(row, model.config.memory_length) for row in rows]
@@ -443,9 +446,9 @@ def test_a_partial_segment_is_remembered_whole() -> None:
     model = make(layers=1, memory_length=9)
     tokens = text(2, 9)
     whole = model.with_lengths(segment_length=9)(tokens).logits
-    for cuts in ([4, 1, 4], [1, 1, 3, 4], [2, 4, 3]):
+    for sizes in ([4, 1, 4], [1, 1, 3, 4], [2, 4, 3]):
         memory, found = None, []
-        for segment in tokens.split(cuts, dim=1):
+        for segment in tokens.split(sizes, dim=1):
             output = model(segment, memory)
             memory = output.memory
             found.append(output.logits)
@@ -560,7 +563,8 @@ def test_step_is_forward(changes: dict[str, Any], data: st.DataObject) -> None:
         memory = memory.reset(mask)
     tokens = text(batch, data.draw(st.integers(1, 3 * longest + 2)), seed=1)
     expected, _ = follow(model, tokens, memory)
-    found, state = walk(model, tokens, model.start(memory, batch))
+    pieces = cuts(data, tokens, longest)
+    found, state = walk(model, tokens, model.start(memory, batch), pieces)
     assert close(found, expected)
     assert state.total == tokens.shape[1]
     assert state.time == (tokens.shape[1] - 1) % longest + 1
@@ -579,17 +583,57 @@ def test_the_state_says_where_it_stands() -> None:
     assert state.keys.shape[3] == 10, "the buffers keep their size"
 
 
+def test_a_step_ends_with_its_segment() -> None:
+    model, tokens = make(), text(2, 11)
+    state = model.start(batch=2)
+    expected, at = follow(model, tokens)[0], 0
+    for length, left in ((1, 4), (2, 3), (1, 1), (4, 4), (3, 4)):
+        said = (
+            r"time 5; expected 1 to" if left == 4 else rf"expected \[2, 1 to {left}\]"
+        )
+        with pytest.raises(ValueError, match=said):
+            model.step(tokens[:, : left + 1], state)
+        with pytest.raises(ValueError, match="time 0; expected 1 to"):
+            model.step(tokens[:, :0], state)
+        logits, state = model.step(tokens[:, at : at + length], state)
+        assert close(logits, expected[:, at : at + length])
+        at += length
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_moving_is_copying(shape: tuple[int, ...]) -> None:
+    for begin, end, to in ((1, 9, 0), (4, 9, 1), (5, 9, 1), (6, 9, 0), (3, 3, 0)):
+        buffer = torch.randn(*shape, 9, 2)
+        expected = buffer.clone()
+        expected[..., to : to + end - begin, :] = buffer[..., begin:end, :].clone()
+        move(buffer, begin, end, to)
+        assert buffer.equal(expected)
+    kept = buffer.clone()
+    move(buffer, 2, 7, 2)
+    assert buffer.equal(kept)
+
+
+def test_memory_moves_to_the_front_where_places_overlap() -> None:
+    for slots in (1, 3, 4, 5, 11):
+        model, tokens = make(memory_length=slots), text(2, 23)
+        expected, _ = follow(model, tokens)
+        for pieces in (1, 4):
+            found, state = walk(model, tokens, model.start(batch=2), pieces)
+            assert close(found, expected)
+            assert state.held == min(20, slots) + 3
+
+
 def test_a_state_continues_once() -> None:
     model, tokens = make(), text(2, 11)
     first = model.start(batch=2)
     _, state = walk(model, tokens[:, :3], first)
-    with pytest.raises(ValueError, match="state is of step 0.*at step 3.*clone"):
+    with pytest.raises(ValueError, match="state is at token 0.*moved on.*clone"):
         model.step(tokens[:, :1], first)
     branch = state.clone()
     one, after = walk(model, tokens[:, 3:], state)
-    with pytest.raises(ValueError, match="state is of step 3.*at step 11"):
+    with pytest.raises(ValueError, match="state is at token 3.*moved on"):
         model.step(tokens[:, :1], state)
-    with pytest.raises(ValueError, match="state is of step 3.*at step 11"):
+    with pytest.raises(ValueError, match="state is at token 3.*moved on"):
         model.step(tokens[:, :1], state.clone())
     other = text(2, 9, seed=5)
     two, _ = walk(model, other, branch)
@@ -627,9 +671,7 @@ def test_a_state_does_not_outgrow_its_buffers() -> None:
     other = model.with_lengths(segment_length=99)
     found, state = walk(other, tokens[:, :10], model.start(batch=2))
     assert close(found, other(tokens[:, :10]).logits)
-    with pytest.raises(
-        ValueError, match="room for 10 keys, and this is number 11 for 2 layers"
-    ):
+    with pytest.raises(ValueError, match="room for 10 keys; expected 11 or more"):
         other.step(tokens[:, 10:], state)
 
 
@@ -1115,9 +1157,8 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (text(2, 1), r"token has shape \[2, 1\]; expected \[3, 1\], one for each lane"),
-        (text(3, 2), r"token has shape \[3, 2\]; expected \[3, 1\]"),
-        (text(3, 1)[:, 0], r"token has shape \[3\]; expected \[3, 1\]"),
+        (text(3, 1)[:, 0], r"of shape \[3\]; expected torch.int64 of shape \[batch"),
+        (text(2, 1), r"shape \[2, 1\]; expected \[3, 1 to 4\], for the lanes"),
         (text(3, 1).int(), "tokens are torch.int32"),
         (text(3, 1) * 0 + 11, "tokens go from 11 to 11; expected 0 to 10"),
         (text(3, 1).to("meta"), "tokens are on meta, the model on cpu"),
@@ -1185,8 +1226,13 @@ def test_an_interrupted_step_is_not_repeated(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_state_belongs_to_its_model() -> None:
     state = make(layers=3).start(batch=2)
-    with pytest.raises(ValueError, match="state has 3 layers .* for 2 layers"):
+    with pytest.raises(
+        ValueError, match=r"state has .*\(3, 2, 4\), the model \(2, 2, 4\)"
+    ):
         make().step(text(2, 1), state)
+    for more in ({"heads": 4}, {"d_model": 16}):
+        with pytest.raises(ValueError, match="state has layers, heads and d_head"):
+            make(**more).step(text(2, 1), make().start(batch=2))
 
 
 @each_part

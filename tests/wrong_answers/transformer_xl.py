@@ -32,15 +32,15 @@ class ReZero(nn.Module):
     # Starts in the middle of a segment: the borders move, and so does what is known.
     "continue_prompt": """
 def continue_prompt(model, prompt, count):
-    length, memory, made = model.config.segment_length, None, []
-    for segment in prompt[:, :-1].split(length, dim=1):
-        if segment.shape[1]:
-            memory = model(segment, memory).memory
-    state, token = model.start(memory, len(prompt)), prompt[:, -1:]
-    for _ in range(count):
-        logits, state = model.step(token, state)
-        token = logits.argmax(-1)
-        made.append(token)
-    return torch.cat(made, dim=1)
+    length, memory, found = model.config.segment_length, None, []
+    for segment in prompt.split(length, dim=1):
+        logits, memory, _ = model(segment, memory)
+    for token in logits[:, -1].topk(2).indices.split(1, dim=1):
+        made, state = [token], model.start(memory)
+        while len(made) < count:
+            logits, state = model.step(made[-1], state)
+            made.append(logits.argmax(-1))
+        found.append(torch.cat(made, dim=1))
+    return torch.stack(found, dim=1)
 """,
 }
