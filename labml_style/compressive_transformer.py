@@ -684,12 +684,9 @@ class CompressiveTransformer(TransformerXL):
             return None
         seen, held = [], state.inner.held
         for i, layer in enumerate(self.layers):
-            x, attention = (
-                layer.after_attention.before(state.states[i]),
-                layer.attention,
-            )
-            weight = attention.qkv.weight[: x.shape[-1]]
-            (query,) = attention.split(nn.functional.linear(x, weight))
+            x = layer.after_attention.before(state.states[i])
+            weight = layer.attention.qkv.weight[: x.shape[-1]]
+            (query,) = layer.attention.split(nn.functional.linear(x, weight))
             pair = (b[i, :, :, :held] for b in (state.inner.keys, state.inner.values))
             seen.append(Seen(query, *pair))
         return seen
