@@ -780,12 +780,15 @@ def position_scores(position: Tensor, positions: Tensor) -> Tensor:
     if position.shape[2] == 1:
         return (position * scale) @ positions.transpose(1, 2)
 
-    # The product with a vector of zeros is the empty column in front.
-    padded = nn.functional.pad(positions * scale, (0, 0, 1, 0))
+    # The product with a vector of zeros is the empty column in front. A few more, to a
+    # multiple of eight, are multiplied in less time than one, and cut off again.
+    spare = 8 - positions.shape[1] % 8
+    padded = nn.functional.pad(positions * scale, (0, 0, spare, 0))
 
     # All lanes see the same distances: for each head, one product over all lanes.
     rows = position.transpose(0, 1).flatten(1, 2) @ padded.transpose(1, 2)
-    return skip(rows.unflatten(1, (len(position), -1))).transpose(0, 1)
+    by_key = skip(rows.unflatten(1, (len(position), -1)))[..., spare - 1 :]
+    return by_key.transpose(0, 1)
 
 
 # %% [markdown]
