@@ -761,7 +761,8 @@ def shift(by_distance: Tensor) -> Tensor:
 #
 # Two matrix products, one shift. The biases cost an addition to the queries, which are
 # few, and not to the scores, which are many. The empty column of the shift comes out of
-# the product as well: a vector of zeros before the others makes it.
+# the product as well: a vector of zeros before the others makes it. The code puts up to
+# eight there: rows of some lengths take longer than slightly longer ones.
 
 
 # %%
