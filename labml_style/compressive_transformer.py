@@ -549,7 +549,10 @@ class CompressiveTransformer(TransformerXL):
 
         # Equation (3), layer by layer.
         for i, state in enumerate(states):
-            old = between(memory.states[i], state, 0, evicted)
+            # What is compressed is not kept, so a slice will do where one is enough.
+            old = memory.states[i][:, :evicted]
+            if evicted > held:
+                old = between(memory.states[i], state, 0, evicted)
             new = old[:, :0]
             if evicted and self.config.compressed_length:
                 new, loss = self.squeeze(i, old, memory, seen)

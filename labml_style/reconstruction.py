@@ -361,6 +361,7 @@ class AttentionReconstruction(CompressionLoss):
 
     def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
         query, keys, values = (x.detach() for x in evicted.seen)
+        query = query.contiguous()  # it is read twice
         goal = attended(query, keys, values, evicted.empty)
         keys, values = recalled(evicted.layer, new)
         lanes = hollow = None
