@@ -661,7 +661,8 @@ class CompressiveTransformer(TransformerXL):
         count = 0 if memory is None else memory.compressed[0].shape[1]
         time = state.states[0].shape[1]
         _, dropped = turnover(self.config, count, held - count - time, time)
-        memory, _ = self.remember(memory, [*state.states], self.looked(state))
+        with torch.inference_mode(False), torch.no_grad():  # it may be trained with
+            memory, _ = self.remember(memory, [*state.states], self.looked(state))
         stay, recent = max(count - dropped, 0), memory.states[0].shape[1]
         made = memory.compressed[0].shape[1]
         self.check_room(inner, made + recent + coming)
