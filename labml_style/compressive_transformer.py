@@ -549,8 +549,7 @@ class CompressiveTransformer(TransformerXL):
 
         # Equation (3), layer by layer.
         for i, state in enumerate(states):
-            # What is compressed is not kept, so a slice will do where one is enough.
-            old = memory.states[i][:, :evicted]
+            old = memory.states[i][:, :evicted]  # not kept, so a slice will do
             if evicted > held:
                 old = between(memory.states[i], state, 0, evicted)
             new = old[:, :0]
