@@ -77,6 +77,7 @@ class Measure:
         limit: bytes of the split that are read; None reads all.
         errors: measure what compressed slots lose, too.
         by_count: sum the bits of words by how often training had them, too.
+        by_age: sum attention by the age of slots, too.
     """
 
     split: Literal["valid", "test"] = "test"
@@ -89,6 +90,7 @@ class Measure:
     limit: int | None = None
     errors: bool = False
     by_count: bool = False
+    by_age: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -635,6 +637,30 @@ def _rare_words(base: Arm, rate: int, **about: Any) -> Preset:
     )
 
 
+def _ages(base: Arm, rate: int, **about: Any) -> Preset:
+    config, n = base.config, base.config.segment_length
+    [carried] = base.measures.values()
+    arm = replace(
+        base,
+        config=_squeezed(replace(config, memory_length=n), n, rate),
+        measures={"by age": replace(carried, batch=32, warm_up=8 * n, by_age=True)},
+        model=COMPRESSIVE,
+    )
+    return Preset(
+        name="attention-by-age",
+        question="Who reads the old slots?",
+        arms={f"rate {rate}": arm},
+        expect="(Seed 0 was seen before, on less text.) In every seed: per slot, "
+        "the oldest compressed bucket receives more than the newest compressed one, "
+        "so attention does not rise where exact slots turn into compressed ones; per "
+        "original token every compressed bucket receives less than any exact one; the "
+        "newest exact bucket receives at least twice any other exact one.",
+        contradict="The paper's rise at that border: a newest compressed bucket above "
+        "the oldest exact one in every seed.",
+        **about,
+    )
+
+
 def _losses(base: Arm, compressed: int, rate: int, **about: Any) -> Preset:
     arms = {}
     for way in WAYS:
@@ -765,8 +791,16 @@ PRESETS: tuple[Preset, ...] = (
         form="cpu",
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
-        minutes=45,
+        minutes=80,
         keep="rate 3-0",
+    ),
+    _ages(
+        _EQUAL,
+        3,
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=15,
     ),
     _cross_table(
         _CPU,
@@ -801,7 +835,7 @@ PRESETS: tuple[Preset, ...] = (
         form="cpu",
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
-        minutes=20,
+        minutes=30,
     ),
     _rare_words(
         _EQUAL,
@@ -833,7 +867,7 @@ PRESETS: tuple[Preset, ...] = (
         rate=4,
         form="cpu",
         seeds=(0, 1, 2),
-        minutes=45,
+        minutes=60,
     ),
     Preset(
         name="enwik8-4mb",

@@ -62,6 +62,7 @@ _OPTIONAL: dict[str, Any] = {
     "restored": float,
     "read": float,
     "by_count": dict,
+    "by_age": dict,
 }
 _RECORD = {
     "schema": int,

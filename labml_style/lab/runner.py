@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labml_style import streams
 from labml_style.lab import store
+from labml_style.lab.ages import by_age
 from labml_style.lab.controls import Blocks
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
@@ -154,7 +155,8 @@ def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
         `bits` in the mean, `by_position` (None where nothing was scored), how many
         targets were `scored`, how many `guessed` (the warm-up included, where it was
         computed), and `seconds`; of a recall task `accuracy` too, by delay. Where they
-        are wanted, `restored` and `read` of `errors`, and what `by_count` returns.
+        are wanted, `restored` and `read` of `errors`, and what `by_count` and `by_age`
+        return.
     """
     segment = wanted.segment_length or model.config.segment_length
     lengths = dict(segment_length=max(segment, wanted.window or 0))
@@ -187,6 +189,8 @@ def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
     if wanted.by_count:
         how = dict(warm_up=wanted.warm_up)
         facts["by_count"] = by_count(model, corpus.train, stream, **how)
+    if wanted.by_age:
+        facts["by_age"] = by_age(model, stream, warm_up=wanted.warm_up)
     return facts
 
 

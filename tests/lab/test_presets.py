@@ -120,6 +120,7 @@ def test_every_measure_gives_a_result_that_can_be_written(preset: Preset) -> Non
             json.dumps(found, allow_nan=False)
             assert ("restored" in found) == ("read" in found) == wanted.errors
             assert ("by_count" in found) == wanted.by_count
+            assert ("by_age" in found) == wanted.by_age
             assert 0 < found["bits"] < 20
             scored = limit - 1 - wanted.warm_up * wanted.batch
             assert found["scored"] == scored
@@ -342,7 +343,7 @@ def test_values_of_the_preset_itself() -> None:
         ("measures", "1", "no such field"),
         ("steps", "many", "steps='many': expected a value like 60, of type int"),
         ("steps", "2.5", "steps=2.5: expected"),
-        ("steps", "0", "steps is 0; expected 1 or more"),
+        ("steps", "0", "steps is 0; expected an integer of at least 1"),
         ("steps", "{[]: 1}", "expected a value like 60"),
         ("learning_rate", "fast", "expected a value like 0.002, of type float"),
         ("dropout", "1", "dropout is 1.0; expected 0 <= dropout < 1"),
@@ -374,7 +375,7 @@ def test_a_preset_is_found_by_name_and_form() -> None:
     assert find("recurrence", gpu=True) is find("recurrence@gpu")
     assert find("recurrence", gpu=False) is find("recurrence", "cpu")
     assert find("smoke", gpu=True) is SMOKE, "the only form there is"
-    with pytest.raises(ValueError, match="preset is 'nothing'; expected one of co"):
+    with pytest.raises(ValueError, match="preset is 'nothing'; expected one of at"):
         find("nothing")
     with pytest.raises(ValueError, match="smoke has no form 'gpu'; expected one of c"):
         find("smoke@gpu")
