@@ -94,11 +94,13 @@ class AttentionConfig:
         for name in ("vocabulary", "d_model", "heads"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more, in whole")
+                raise ValueError(
+                    f"{name} is {value}; expected an integer of at least 1"
+                )
         if self.d_model % self.heads or self.d_model % 2:
             raise ValueError(
                 f"d_model is {self.d_model} with {self.heads} heads; expected an even "
-                "multiple of heads"
+                "number that heads divides"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
@@ -120,10 +122,10 @@ class AttentionConfig:
 # %% [markdown]
 # ## How does a number become a vector?
 #
-# A position is written as sines and cosines of many wave lengths, as in
-# [Vaswani and others](../docs/references.md#vaswani2017attention), section 3.5. With
-# the frequencies $\omega_k = 10000^{-2k/d}$ the inner product of two positions
-# $a$ and $b$ is
+# A position is written as sines and cosines of many wave lengths, as in [Vaswani and
+# others](../docs/references.md#vaswani2017attention), section 3.5. With the frequencies
+# $\omega_k = 10000^{-2k/d}$ the waves $R_a$ and $R_b$ of two positions have the inner
+# product
 #
 # $$ R_a^\top R_b = \sum_{k=0}^{d/2-1} \cos\bigl((a-b)\,\omega_k\bigr) \tag{1} $$
 #
@@ -329,7 +331,7 @@ class ContentAttention(nn.Module):
 
     The parent of the others, and the part to use where positions are in the
     embedding. Keys and values of cached states are computed anew in each segment,
-    with the weights of today.
+    with the current weights.
 
     Args:
         config: `d_model` and `heads` are read.
@@ -442,7 +444,16 @@ class ContentAttention(nn.Module):
         return self.read(query, keys, values, self.positions(keys.shape[2]), empty)
 
     def gather(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return the segment's queries, and keys and values of memory and segment."""
+        """Return the segment's queries, and keys and values of memory and segment.
+
+        Args:
+            x: `[batch, time, d_model]`.
+            memory: `[batch, slots, d_model]`.
+
+        Returns:
+            `[batch, heads, time, d_head]`, and twice `[batch, heads, n, d_head]` with
+            n = slots + time.
+        """
         query, keys, values = self.project(x)
         if memory is not None:
             old_keys, old_values = self.recall(memory)
@@ -481,9 +492,9 @@ class ContentAttention(nn.Module):
 
 
 # %% [markdown]
-# `read` has two ways to the same result. A gradient needs the weights again, so in
-# training they are made and kept. Without gradients PyTorch's fused attention makes
-# them in pieces and throws them away; it takes what is not content as a bias.
+# `read` has two ways to the same result. With gradients it forms the weights, which the
+# gradient needs again. Without, it calls PyTorch's fused attention, which makes them in
+# pieces and keeps none; what is not content is passed as a bias.
 #
 # Five limits: every row of weights sums to 1 and is 0 in the future, a lane whose
 # slots are all empty attends as if there were no memory, a lane with two empty slots as
@@ -532,12 +543,12 @@ class ContentAttention(nn.Module):
 # assert change["across"] < 1e-14 < 1e-3 < change["within"]
 
 # %% [markdown]
-# Nothing but rounding. Both texts make the same set of states, and attention reads a
-# set. In the first layer no training can mend it, because the two inputs are one. A
-# deeper layer may guess from what the cached states have read, but nothing tells it
-# where they stand. Each further segment in memory puts one more token at each place.
-# [Dai and others](../docs/references.md#dai2019transformerxl) object to this in section
-# 3.3.
+# The exchange across segments changes nothing but the rounding: both texts make the
+# same set of states, and attention does not see the order of a set. In the first layer
+# no training can repair this, because the two inputs are one. A deeper layer may guess
+# from what the cached states have read, but nothing tells it where they stand. Each
+# further segment in memory puts one more token at each place. [Dai and
+# others](../docs/references.md#dai2019transformerxl) object to this in section 3.3.
 
 # %% [markdown]
 # ## Which four terms make a score?
@@ -554,7 +565,8 @@ class ContentAttention(nn.Module):
 # \end{aligned} \tag{2} $$
 #
 # The cell takes two tokens, sums the four, and then moves both tokens on by one place.
-# Nothing about them has changed, and three of the four terms have.
+# The tokens and the distance between them are the same, yet three of the four terms
+# have changed.
 
 # %% tags=["active-ipynb"]
 # w_q, w_k, _ = attend.qkv.weight.chunk(3)
@@ -574,7 +586,8 @@ class ContentAttention(nn.Module):
 # %% [markdown]
 # ## What is left when only the distance counts?
 #
-# Section 3.3 of the paper rewrites each so that only $i - j$ is left:
+# Section 3.3 of the paper keeps (a) and replaces the other three, so that positions
+# enter only through the distance $i - j$:
 #
 # $$ \begin{aligned}
 # A^{\mathrm{rel}}_{i,j} ={}& E_{x_i}^\top W_q^\top W_{k,E}\, E_{x_j} && (a) \\
@@ -584,7 +597,9 @@ class ContentAttention(nn.Module):
 # \end{aligned} \tag{3} $$
 #
 # Here $i$ and $j$ count memory and segment together, and above the first layer states
-# take the part of $E$. The paper does not number the two equations.
+# take the part of $E$. The paper does not number the two equations. In the code $i$
+# counts the queries of the segment from 0: query $i$ stands at key $n - \text{time} +
+# i$, and the distance, $i - j$ above, is $n - \text{time} + i - j$.
 
 # %% [markdown]
 # Three changes, each with its reason.
@@ -672,7 +687,8 @@ def naive_scores(
 # paper's appendix B does this without a loop or an index. Put one empty column in
 # front: that makes $\text{time} \cdot (n+1)$ numbers. Drop the first `time` of them.
 # $\text{time} \cdot n$ are left; read them in rows of $n$. A padded row is one number
-# longer, so each new row begins one number earlier in its own than the row before.
+# longer, so new row $i$ begins at column $\text{time} - i$ of padded row $i$: one
+# column earlier for each further row.
 
 
 # %%
@@ -761,8 +777,9 @@ def shift(by_distance: Tensor) -> Tensor:
 #
 # Two matrix products, one shift. The biases cost an addition to the queries, which are
 # few, and not to the scores, which are many. The empty column of the shift comes out of
-# the product as well: a vector of zeros before the others makes it. The code puts up to
-# eight there: rows of some lengths take longer than slightly longer ones.
+# the product as well: a vector of zeros before the others makes it. The code puts one
+# to eight there, so that the width of the product is a multiple of eight: such products
+# are faster, and the shift skips what is more than one column.
 
 
 # %%
@@ -1051,7 +1068,17 @@ class OneLayer(nn.Module):
     def forward(
         self, tokens: Tensor, memory: Tensor, start: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Return logits `[batch, time, vocabulary]`, and states to keep."""
+        """Read a segment `[batch, time]` of a text.
+
+        Args:
+            tokens: `[batch, time]` int64.
+            memory: `[batch, slots, d_model]`.
+            start: place of the first token.
+
+        Returns:
+            Logits `[batch, time, vocabulary]`, and states `[batch, time, d_model]` to
+            keep.
+        """
         x = self.embedding(tokens, start)
         return self.head(x + self.attention(x, memory)), x.detach()
 
@@ -1142,8 +1169,8 @@ class OneLayer(nn.Module):
 # Shaw's table does so as far as its rows go, and then a little less well.
 #
 # Places in the segment stay below their bound. Counting on learns the task, since by
-# equation (1) a matrix can turn waves into distances, but what it learned fits the
-# distances of training: with more memory it gets lost.
+# equation (1) a matrix can turn waves into distances, but this does not carry over to a
+# longer memory. Why was not tested.
 
 # %% tags=["active-ipynb", "figure"]
 # looks = {"relative": ("C4", "-"), "Shaw": ("C4", "--")}
@@ -1244,16 +1271,25 @@ class OneLayer(nn.Module):
 # assert difference.abs().max() < 1e-12
 
 # %% [markdown]
-# > **Deviation.** One matrix makes query, keys and values, as in the official code.
-# > That applies the whole of it to the memory too and throws the memory's queries away;
-# > `recall` leaves them out. The result is the same; with as many slots as tokens, a
-# > sixth of these products is saved. There are no biases; the paper writes none.
+# > **Deviation.** One matrix makes query, keys and values, as in the official code. The
+# > official code applies the whole of it to the memory as well and throws the memory's
+# > queries away; `recall` makes keys and values only. The result is the same; with as
+# > many slots as tokens, a sixth of these products is saved. There are no biases; the
+# > paper writes none.
 
 # %% tags=["active-ipynb"]
+# from torch.utils.flop_counter import FlopCounterMode
+#
 # _, *theirs = relative.project(states[:, :6])
 # for a, b in zip(relative.recall(states[:, :6]), theirs, strict=True):
 #     assert (a - b).abs().max() < 1e-12
-# saved = 1 - (6 * 32 + 12 * 64) / (12 * 96)
+# past, x, spent = states[:, :4], states[:, 4:8], []
+# two_ways = (relative.gather, (x, past)), (relative.project, (states[:, :8],))
+# for part, given in two_ways:
+#     with FlopCounterMode(display=False) as counter:
+#         part(*given)
+#     spent.append(counter.get_total_flops())
+# saved = 1 - spent[0] / spent[1]
 # print(f"products saved with as many slots as tokens: {saved:.1%}")
 # assert abs(saved - 1 / 6) < 1e-12
 # assert not any(name.endswith("bias") for name, _ in relative.named_parameters())
@@ -1469,7 +1505,7 @@ class OneLayer(nn.Module):
 # %% [markdown]
 # ### Three: back again
 #
-# Middle. The gradient goes the other way: given scores by key, put each back into the
+# Medium. The gradient goes the other way: given scores by key, put each back into the
 # column of its distance. Numbers in the future belong to no distance and are dropped;
 # columns that no key of the row reaches are zero.
 #
@@ -1503,7 +1539,7 @@ class OneLayer(nn.Module):
 # %% [markdown]
 # ### Four: a slope instead of waves
 #
-# Middle. Write a part that learns nothing about distance: head h, from 0, subtracts
+# Medium. Write a part that learns nothing about distance: head h, from 0, subtracts
 # $2^{-(h+1)}$ times the distance from its content scores, after their division by
 # $\sqrt{d_{head}}$. `forward` and `read` must work, for any memory. Two methods are
 # enough.

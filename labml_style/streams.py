@@ -1506,7 +1506,7 @@ class WordVocabulary:
 # %% [markdown]
 # ### Three: how far back, on average?
 #
-# Middle. Return the mean of equation (3) over one lane of `steps` full segments, with
+# Medium. Return the mean of equation (3) over one lane of `steps` full segments, with
 # a memory of `memory_length`.
 #
 # <details><summary>Hint</summary>
@@ -1536,7 +1536,7 @@ class WordVocabulary:
 # %% [markdown]
 # ### Four: a memory of tokens
 #
-# Middle. Write the memory of `score` as a function: given the lane's kept tokens, how
+# Medium. Write the memory of `score` as a function: given the lane's kept tokens, how
 # many of them are real, and a batch, return both for the next step.
 #
 # <details><summary>Hint</summary>

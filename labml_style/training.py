@@ -201,7 +201,9 @@ class TrainingConfig:
         for name, low in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} is {value}; expected {low} or more, in whole")
+                raise ValueError(
+                    f"{name} is {value}; expected an integer of at least {low}"
+                )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two in [0, 1)")
         for name in ("learning_rate", "clip"):
@@ -968,6 +970,7 @@ def evaluate_window(
 #
 # record = load("recurrence@cpu")
 # print(fill(record["preset"]["expect"], 80))
+# print(fill("Against it: " + record["preset"]["contradict"], 80))
 # bits = {k: torch.tensor(v) for k, v in summary(record).items()}
 # arms = {"A": ("memory", "carried"), "B": ("alone", "carried")}
 # arms |= {"C": ("longer", "carried"), "D": ("alone", "window")}
@@ -1046,6 +1049,7 @@ def evaluate_window(
 # %% tags=["active-ipynb"]
 # record = load("positions@cpu")
 # print(fill(record["preset"]["expect"], 80))
+# print(fill("Against it: " + record["preset"]["contradict"], 80))
 # bits = {k: torch.tensor(v) for k, v in summary(record).items()}
 # lengths = [0, 16, 32, 64, 128, 256]
 # print("slots   ", *(f"{m:6}" for m in lengths))
@@ -1109,6 +1113,7 @@ def evaluate_window(
 # %% tags=["active-ipynb"]
 # record = load("evaluation-cost@cpu")
 # print(fill(record["preset"]["expect"], 80))
+# print(fill("Against it: " + record["preset"]["contradict"], 80))
 # spent = {}
 # for run in record["runs"]:
 #     for name, one in run["measures"].items():
@@ -1346,7 +1351,7 @@ def evaluate_window(
 # %% [markdown]
 # ### Three: stay, then fall
 #
-# Middle. A cosine must know its end from the start. Write the other common schedule:
+# Medium. A cosine must know its end from the start. Write the other common schedule:
 # the rate rises as in (2), stays at the top, and falls in a line to `final_rate` over
 # the last `share` of all updates. Cut the run anywhere before the fall, and it can go
 # on.
@@ -1385,7 +1390,7 @@ def evaluate_window(
 # %% [markdown]
 # ### Four: read before you score
 #
-# Middle. Two streams have the same lanes and segments. Score `stream` after the model
+# Medium. Two streams have the same lanes and segments. Score `stream` after the model
 # has read `before`, so that no lane starts with an empty memory: return the bits per
 # target of `stream` alone, and leave model and streams as they were.
 #

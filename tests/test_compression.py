@@ -271,6 +271,16 @@ def test_a_compressed_slot_reads_its_group_alone() -> None:
                     assert found == own
 
 
+@torch.no_grad()
+def test_dilation_at_rate_2_does_not_read_a_single_group() -> None:
+    config = CompressionConfig(d_model=4, compression_rate=2)
+    part = DilatedConvolution(config).double()
+    block = torch.randn(3, 2, 4, dtype=torch.float64)
+    bias = part(torch.zeros(3, 2, 4, dtype=torch.float64))
+    assert part(block).equal(bias)
+    assert not part(block.repeat(1, 2, 1)).equal(bias.expand(3, 2, 4))
+
+
 def test_most_used_keeps_the_order_of_time() -> None:
     function, memory = make(MostUsed, 1, 2), torch.arange(6.0).double().view(1, 6, 1)
     usage = torch.tensor([[0.3, 0.1, 0.9, 0.2, 0.8, 0.0]])
@@ -371,7 +381,9 @@ def test_the_parent_squeezes_nothing() -> None:
 @pytest.mark.parametrize("value", [0, -1, 2.5, "3", None])
 def test_impossible_configs_are_refused(name: str, value: Any) -> None:
     given = {"d_model": 4, "compression_rate": 2, name: value}
-    with pytest.raises(ValueError, match=rf"^{name} is {value}; expected 1 or more"):
+    with pytest.raises(
+        ValueError, match=rf"^{name} is {value}; expected an integer of at least 1"
+    ):
         CompressionConfig(**given)
 
 

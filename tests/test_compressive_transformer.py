@@ -8,6 +8,8 @@ import json
 import math
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -1043,7 +1045,11 @@ def test_lengths_change_without_the_parameters() -> None:
     assert all(a is b for a, b in pairs)
     assert other.with_lengths(compressed_length=None).config == wanted
     for name, value, said in (
-        ("compressed_length", -1, "compressed_length is -1; expected 0 or more"),
+        (
+            "compressed_length",
+            -1,
+            "compressed_length is -1; expected an integer of at least 0",
+        ),
         ("memory_length", 7, "memory_length is 7; expected a multiple"),
         ("memory_length", 2, "memory_length is 2; with compressed slots expected"),
         ("segment_length", 0, "segment_length is 0"),
@@ -1287,18 +1293,39 @@ def test_a_copy_of_the_model_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"layers": 0}, "layers is 0; expected 1 or more"),
-        ({"d_ff": 0}, "d_ff is 0; expected 1 or more"),
+        ({"layers": 0}, "layers is 0; expected an integer of at least 1"),
+        ({"d_ff": 0}, "d_ff is 0; expected an integer of at least 1"),
         ({"heads": 3}, "d_model is 8 with 3 heads"),
         ({"dropout": 1.5}, r"dropout is 1\.5"),
         ({"vocabulary": 0}, "vocabulary is 0"),
-        ({"segment_length": 0}, "segment_length is 0; expected 1 or more"),
-        ({"memory_length": -2}, "memory_length is -2; expected 0 or more"),
-        ({"compression_rate": 0}, "compression_rate is 0; expected 1 or more"),
-        ({"compression_rate": 1.5}, r"compression_rate is 1\.5; expected 1 or more"),
-        ({"compressed_length": -1}, "compressed_length is -1; expected 0 or more"),
-        ({"compressed_length": 2.5}, r"compressed_length is 2\.5; expected 0 or more"),
-        ({"compressed_length": None}, "compressed_length is None; expected 0 or more"),
+        (
+            {"segment_length": 0},
+            "segment_length is 0; expected an integer of at least 1",
+        ),
+        (
+            {"memory_length": -2},
+            "memory_length is -2; expected an integer of at least 0",
+        ),
+        (
+            {"compression_rate": 0},
+            "compression_rate is 0; expected an integer of at least 1",
+        ),
+        (
+            {"compression_rate": 1.5},
+            r"compression_rate is 1\.5; expected an integer of at least 1",
+        ),
+        (
+            {"compressed_length": -1},
+            "compressed_length is -1; expected an integer of at least 0",
+        ),
+        (
+            {"compressed_length": 2.5},
+            r"compressed_length is 2\.5; expected an integer of at least 0",
+        ),
+        (
+            {"compressed_length": None},
+            "compressed_length is None; expected an integer of at least 0",
+        ),
         (
             {"segment_length": 5},
             "segment_length is 5; expected a multiple of compression_rate 2",
@@ -1473,9 +1500,104 @@ def test_a_model_is_a_module_with_parts_by_layer() -> None:
     assert not list(model.buffers()), "nothing is saved but parameters"
 
 
+ROOT = Path(__file__).resolve().parent.parent
+LOG = ROOT / "docs" / "assets" / "logs" / "compressive-memory.json"
+
+COMPILED = """
+import sys
+import torch
+from labml_style import compression, reconstruction
+from labml_style.compressive_transformer import (
+    CompressiveTransformer,
+    CompressiveTransformerConfig,
+)
+torch.manual_seed(0)
+sizes = dict(vocabulary=11, d_model=8, layers=2, heads=2, d_ff=12)
+sizes |= dict(segment_length=4, memory_length=4, compressed_length=3)
+parts = dict(
+    compression=getattr(compression, sys.argv[1]),
+    compression_loss=getattr(reconstruction, sys.argv[2]),
+)
+config = CompressiveTransformerConfig(**sizes, **parts, compression_rate=2)
+model = CompressiveTransformer(config).double()
+compiled = torch.compile(model, backend="eager", fullgraph=True)
+memory = expected = None
+for step in range(6):
+    tokens = torch.randint(11, (2, 4))
+    output, eager = compiled(tokens, memory), model(tokens, expected)
+    memory, expected = output.memory.detach(), eager.memory.detach()
+    assert torch.allclose(output.logits, eager.logits, rtol=1e-10, atol=1e-10)
+    for one, other in zip(memory.compressed, expected.compressed):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+    losses = [
+        x.logits.square().sum() + sum(x.auxiliary.values()) for x in (output, eager)
+    ]
+    ours, theirs = (
+        torch.autograd.grad(loss, model.parameters(), materialize_grads=True,
+                            allow_unused=True)
+        for loss in losses
+    )
+    for one, other in zip(ours, theirs):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
+    if step == 3:
+        mask = torch.tensor([True, False])
+        memory, expected = memory.reset(mask), expected.reset(mask)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "function, loss",
+    [
+        ("Convolution", "AttentionReconstruction"),
+        ("DilatedConvolution", "AutoEncoding"),
+        ("MostUsed", "BackpropagationThroughTime"),
+    ],
+)
+def test_compiled_it_computes_the_same(function: str, loss: str) -> None:
+    command = [sys.executable, "-c", COMPILED, function, loss]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=120, cwd=ROOT)
+    except subprocess.TimeoutExpired:
+        pytest.skip("compiling took more than two minutes")
+    assert done.returncode == 0, done.stderr.decode()
+
+
 # --- the log that figures replay
 
-LOG = Path(__file__).parents[1] / "docs" / "assets" / "logs" / "compressive-memory.json"
+
+@given(sizes=lengths(), data=st.data())
+def test_every_token_leaves_in_an_event(
+    sizes: dict[str, int], data: st.DataObject
+) -> None:
+    config = CompressiveTransformerConfig(**SMALL | sizes)
+    times = data.draw(st.lists(st.integers(1, config.segment_length), max_size=9))
+    log = history(config, [config.segment_length, *times])
+    for step, after in zip(log, log[1:], strict=False):
+        exact = step["memory"] + step["segment"]
+        assert exact == step["evicted"] + after["memory"]
+        coarse = step["compressed"] + step["made"]
+        assert coarse == step["dropped"] + after["compressed"]
+        if config.compressed_length:
+            assert sum(step["made"], []) == sum(step["evicted"], [])
+            assert {len(group) for group in step["made"]} <= {config.compression_rate}
+        else:
+            assert not coarse
+
+
+@pytest.mark.parametrize("times", [[], [4, 0], [5], [4, -1]])
+def test_a_log_of_impossible_segments_is_refused(times: list[int]) -> None:
+    config = CompressiveTransformerConfig(**SMALL | {"segment_length": 4})
+    with pytest.raises(ValueError, match="expected segments of 1 to segment_length 4"):
+        history(config, times)
+
+
+def test_a_log_moves_no_random_number() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    history(CompressiveTransformerConfig(**SMALL), [2, 2])
+    assert torch.rand(3).equal(expected)
 
 
 def test_the_log_of_the_site_is_the_updates_own() -> None:

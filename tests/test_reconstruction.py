@@ -32,8 +32,10 @@ from labml_style.reconstruction import (
     AutoEncoding,
     BackpropagationThroughTime,
     attended,
+    errors,
     mean_square,
     recalled,
+    receivers,
     stopped,
 )
 from labml_style.streams import TextStream
@@ -702,6 +704,107 @@ def test_autocast_runs(function: Any, loss: Any) -> None:
         taught_by_text = not name.startswith("compression.")
         if taught_by_text or loss in COMPARING:
             assert parameter.grad is not None and parameter.grad.any(), name
+
+
+# Who receives, and what is lost
+
+
+@each_function
+@each_loss
+@pytest.mark.parametrize("segments", [1, 5])
+def test_receivers_names_every_parameter(
+    function: Any, loss: Any, segments: int
+) -> None:
+    model = make(compression=function, compression_loss=loss)
+    tokens = [text(2, 4, seed=number) for number in range(segments)]
+    for own in ("text", "compression"):
+        norms = receivers(model, tokens, own)
+        assert list(norms) == [name for name, _ in model.named_parameters()]
+        assert all(math.isfinite(norm) for norm in norms.values())
+        reached = {name for name, norm in norms.items() if norm}
+        if own == "text":
+            assert reached, "the text teaches"
+        else:
+            assert all(name.startswith("compression.") for name in reached)
+            assert not (segments == 1 and reached), "nothing was compressed"
+
+
+def test_receivers_refuses_what_it_cannot_ask() -> None:
+    with pytest.raises(ValueError, match="segments are empty"):
+        receivers(make(), [], "text")
+    with pytest.raises(ValueError, match="loss is 'both' in training mode"):
+        receivers(make(), [text(2, 4)], "both")
+    with pytest.raises(ValueError, match="loss is 'text' in evaluation mode"):
+        receivers(make().eval(), [text(2, 4)], "text")
+
+
+def lanes(length: int = 4 * 48 + 1) -> TextStream:
+    return TextStream(text(1, length)[0], batch=4, segment_length=4)
+
+
+@each_loss
+def test_errors_are_those_of_least_squares(loss: Any) -> None:
+    model = make(compression_loss=loss)
+    found, memory = errors(model, lanes()), None
+    pairs: list[list[tuple[Tensor, Tensor]]] = []
+    for index in range(len(lanes())):
+        before, memory = memory, model(lanes().at(index).tokens, memory).memory
+        if before is not None and before.states[0].shape[1] == 8:
+            pairs.append(
+                [
+                    (m[:, :4], n)
+                    for m, n in zip(before.states, parts(model, before), strict=True)
+                ]
+            )
+    shares = []
+    for layer in zip(*pairs, strict=True):
+        old = torch.cat([o.reshape(-1, 16) for o, _ in layer])
+        new = torch.cat([n.reshape(-1, 8) for _, n in layer])
+        design = torch.cat([new, new.new_ones(len(new), 1)], dim=1)
+        rest = old - design @ torch.linalg.lstsq(design, old, driver="gelsd").solution
+        shares.append(rest.square().sum() / (old - old.mean(0)).square().sum())
+    assert abs(found.restored - sum(shares).item() / 2) < 1e-9
+    assert 0 < found.restored < 1
+
+
+def parts(model: CompressiveTransformer, memory: CompressiveMemory) -> list[Tensor]:
+    """Compress the oldest four slots of every layer."""
+    return [
+        part["function"](states[:, :4], None)
+        for part, states in zip(model.compression, memory.states, strict=True)
+    ]
+
+
+@torch.no_grad()
+def test_a_linear_map_of_the_slots_changes_nothing_that_can_be_restored() -> None:
+    model = make(layers=1).float()  # whose old slots are embeddings, whatever is made
+    expected = errors(model, lanes()).restored
+    for part in model.compression:
+        taps = part["function"].taps
+        scale = torch.logspace(0, -5, 8)
+        taps.weight.mul_(scale[:, None, None])
+        taps.bias.mul_(scale)
+    assert abs(errors(model, lanes()).restored - expected) < 1e-4
+
+
+def test_errors_are_measured_without_dropout() -> None:
+    plain, noisy = make(), make(dropout=0.5)
+    noisy.load_state_dict(plain.state_dict())
+    assert errors(noisy, lanes()) == errors(plain, lanes())
+    assert noisy.embedding.dropout.p == 0.5, "a copy was measured"
+
+
+def test_errors_need_something_compressed() -> None:
+    with pytest.raises(ValueError, match="2 segments fill no memory; give more text"):
+        errors(make(), lanes(33))
+
+
+def test_squares_of_half_precision_have_room() -> None:
+    for kind in (torch.float16, torch.bfloat16):
+        error = torch.full((1, 2, 3), 300.0, dtype=kind)
+        assert mean_square(error, None).item() == pytest.approx(9e4, rel=0.01)
+        counted = torch.tensor([True])
+        assert mean_square(error, counted).item() == pytest.approx(9e4, rel=0.01)
 
 
 def test_every_public_name_is_documented() -> None:

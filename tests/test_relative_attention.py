@@ -133,11 +133,14 @@ def test_loop_and_shift_give_the_four_terms(
     positions = table[:, far].flip(1)
     naive = naive_scores(q, k, positions, u, v)
     fast = all_scores(q + u, k, position_scores(q + v, positions))
+    by_distance = (q + v) @ positions.transpose(1, 2) / math.sqrt(d_head)
+    shifted = all_scores(q + u, k, shift(by_distance))
     future = torch.ones(time, n).triu(n - time + 1).bool()
-    assert naive.shape == fast.shape == (batch, heads, time, n)
-    for scores in (naive, fast):
+    for scores in (naive, shifted, fast):
+        assert scores.shape == (batch, heads, time, n)
         assert (scores == -torch.inf).equal(future.expand_as(scores))
-    assert close(naive[..., ~future], fast[..., ~future])
+        gap = (scores - naive)[..., ~future]
+        assert gap.abs().max() < 1e-10
     lane, head = batch - 1, heads - 1
     alone = (q[lane, head], k[lane, head], table[head, far], u[head, 0], v[head, 0])
     for i in range(time):
@@ -528,12 +531,12 @@ def test_an_embedding_drops_in_training_alone(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"vocabulary": 0}, "vocabulary is 0; expected 1 or more"),
-        ({"d_model": 0}, "d_model is 0; expected 1 or more"),
-        ({"heads": 0}, "heads is 0; expected 1 or more"),
+        ({"vocabulary": 0}, "vocabulary is 0; expected an integer of at least 1"),
+        ({"d_model": 0}, "d_model is 0; expected an integer of at least 1"),
+        ({"heads": 0}, "heads is 0; expected an integer of at least 1"),
         ({"heads": -2}, "heads is -2"),
-        ({"heads": 5}, "d_model is 12 with 5 heads; expected an even multiple"),
-        ({"d_model": 9}, "d_model is 9 with 3 heads; expected an even multiple"),
+        ({"heads": 5}, "d_model is 12 with 5 heads; expected an even number"),
+        ({"d_model": 9}, "d_model is 9 with 3 heads; expected an even number"),
         ({"dropout": 1.0}, r"dropout is 1\.0; expected 0 <= dropout < 1"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
         ({"dropout": math.nan}, "dropout is nan"),

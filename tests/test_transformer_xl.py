@@ -627,7 +627,7 @@ def test_a_state_continues_once() -> None:
     model, tokens = make(), text(2, 11)
     first = model.start(batch=2)
     _, state = walk(model, tokens[:, :3], first)
-    with pytest.raises(ValueError, match="state is at token 0.*moved on.*clone"):
+    with pytest.raises(ValueError, match="state is at token 0, and its buffers at 3.*clone"):
         model.step(tokens[:, :1], first)
     branch = state.clone()
     one, after = walk(model, tokens[:, 3:], state)
@@ -695,9 +695,13 @@ def test_lengths_change_without_the_parameters() -> None:
     assert other.with_lengths(memory_length=0).config.segment_length == 7
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     assert all(a is b for a, b in pairs)
-    with pytest.raises(ValueError, match="memory_length is -1; expected 0 or more"):
+    with pytest.raises(
+        ValueError, match="memory_length is -1; expected an integer of at least 0"
+    ):
         model.with_lengths(memory_length=-1)
-    with pytest.raises(ValueError, match="segment_length is 0; expected 1 or more"):
+    with pytest.raises(
+        ValueError, match="segment_length is 0; expected an integer of at least 1"
+    ):
         model.with_lengths(segment_length=0)
 
 
@@ -1015,10 +1019,16 @@ def test_what_is_returned_are_named_tuples() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"layers": 0}, "layers is 0; expected 1 or more"),
-        ({"d_ff": 0}, "d_ff is 0; expected 1 or more"),
-        ({"segment_length": 0}, "segment_length is 0; expected 1 or more"),
-        ({"memory_length": -1}, "memory_length is -1; expected 0 or more"),
+        ({"layers": 0}, "layers is 0; expected an integer of at least 1"),
+        ({"d_ff": 0}, "d_ff is 0; expected an integer of at least 1"),
+        (
+            {"segment_length": 0},
+            "segment_length is 0; expected an integer of at least 1",
+        ),
+        (
+            {"memory_length": -1},
+            "memory_length is -1; expected an integer of at least 0",
+        ),
         ({"heads": 3}, "d_model is 8 with 3 heads"),
         ({"dropout": 1.5}, r"dropout is 1\.5"),
         ({"clamp_length": 0}, "clamp_length is 0"),
@@ -1047,7 +1057,7 @@ def of_other_device(memory: Memory) -> Memory:
         ),
         (
             lambda m: Memory(tuple(s[:1] for s in m.states)),
-            r"shape \[1, 4, 8\]; expected \[3, slots, 8\] for a batch of 3",
+            r"shape \[1, 4, 8\]; expected \[3, slots, 8\] for d_model 8",
         ),
         (
             lambda m: Memory(tuple(s[..., :6] for s in m.states)),
@@ -1070,6 +1080,22 @@ def of_other_device(memory: Memory) -> Memory:
             r"empty.*shape \[4\]; expected.*\[3\]",
         ),
         (
+            lambda m: Memory(m.states, torch.zeros(3, dtype=torch.int64).to("meta")),
+            "empty is on meta, the model on cpu",
+        ),
+        (
+            lambda m: Memory(m.states, torch.tensor([0, 5, 0])),
+            "empty goes from 0 to 5; expected 0 to 4, the slots",
+        ),
+        (
+            lambda m: Memory(m.states, torch.tensor([0, 0, -1])),
+            "empty goes from -1 to 0; expected 0 to 4, the slots",
+        ),
+        (
+            lambda m: m.states,
+            "memory is of type tuple; expected what the model returned as memory",
+        ),
+        (
             of_other_type,
             "memory is torch.float32 on cpu, the model torch.float64 on cpu",
         ),
@@ -1083,18 +1109,22 @@ def of_other_device(memory: Memory) -> Memory:
         "one layer",
         "empty",
         "empties",
+        "empty elsewhere",
+        "too many empty",
+        "too few empty",
+        "no memory",
         "dtype",
         "device",
     ],
 )
 def test_a_memory_of_another_model_is_refused(
-    change: Callable[[Memory], Memory], said: str
+    change: Callable[[Memory], Any], said: str
 ) -> None:
     model = make()
     memory = change(model(text(3, 4)).memory)
     with pytest.raises(ValueError, match=said):
         model(text(3, 4), memory)
-    if memory.states[0].shape[0] == 3:
+    if not isinstance(memory, Memory) or memory.states[0].shape[0] == 3:
         with pytest.raises(ValueError, match=said):
             model.start(memory)
 
@@ -1144,7 +1174,7 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
     model = make()
     memory = model(text(3, 4)).memory
     with pytest.raises(
-        ValueError, match=r"\[3, 4, 8\]; expected \[2, slots, 8\] for a batch of 2"
+        ValueError, match=r"\[3, 4, 8\]; expected \[2, slots, 8\] for d_model 8"
     ):
         model.start(memory, 2)
     with pytest.raises(ValueError, match="batch is None; without a memory give 1"):
@@ -1168,6 +1198,43 @@ def test_a_token_that_does_not_fit_is_refused(token: Tensor, said: str) -> None:
     model = make()
     with pytest.raises(ValueError, match=said):
         model.step(token, model.start(batch=3))
+
+
+def test_a_state_of_another_type_or_device_is_refused() -> None:
+    model, token = make(), text(2, 1)
+    for state, said in (
+        (
+            make().float().start(batch=2),
+            "state is torch.float32 on cpu, the model torch.float64 on cpu",
+        ),
+        (make().to("meta").start(batch=2), "state is torch.float64 on meta, the model"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.step(token, state)
+        assert state.latest == [0], "it can still be continued"
+
+
+def test_a_state_may_cross_into_autocast_and_not_out_of_it() -> None:
+    model, token = make().float(), text(2, 1)
+    plain = model.start(batch=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.start(batch=2)
+        model.step(token, plain)
+    assert half.keys.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="state is torch.bfloat16 on cpu, the model"):
+        model.step(token, half)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.step(token, half)
+
+
+def test_dropout_is_refused_while_decoding() -> None:
+    model, token = make(dropout=0.5).train(), text(2, 1)
+    state = model.start(batch=2)
+    with pytest.raises(ValueError, match="in training mode with dropout 0.5; a step"):
+        model.step(token, state)
+    model.eval().step(token, state)
+    still = make(dropout=0.0).train()
+    still.step(token, still.start(batch=2))
 
 
 def test_every_public_name_is_documented() -> None:

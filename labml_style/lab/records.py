@@ -208,10 +208,10 @@ def page(folder: Path = FOLDER) -> str:
         "# Results\n",
         "Every number on this page is read from a record of the lab. `lab run NAME` "
         "repeats it, `lab record NAME` writes the record. What was expected, and what "
-        "would have spoken against it, stood there before the run. Bits are per byte, "
-        "a ± is the standard deviation over seeds. Bits compare where as many targets "
-        "were scored; the time of a guess is that of the machine named, which other "
-        "work may have slowed.\n",
+        "would have spoken against it, was committed before the record was. Bits are "
+        "per byte, a ± is the standard deviation over seeds. Bits compare where as "
+        "many targets were scored; the time of a guess is that of the machine named, "
+        "which other work may have slowed.\n",
     ]
     missing = []
     for preset in PRESETS:

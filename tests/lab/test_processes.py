@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from labml_style.lab import presets, runner, store
 from labml_style.lab.presets import Preset
@@ -177,3 +178,63 @@ def test_two_processes_resume_what_two_began_and_one_is_refused(
     answer = lab("resume", "smoke", "--set", *words)
     assert answer.status == 2 and answer.out == []
     assert "begun with 2 processes and is resumed with 1; use as many" in answer.line
+
+
+COMPRESSIVE = """
+import sys
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from labml_style.compressive_transformer import (
+    CompressiveTransformer,
+    CompressiveTransformerConfig,
+)
+from labml_style.training import nats
+
+rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+torch.manual_seed(0)
+sizes = dict(vocabulary=11, d_model=8, layers=2, heads=2, d_ff=12)
+sizes |= dict(segment_length=4, memory_length=8, compressed_length=3)
+config = CompressiveTransformerConfig(**sizes, compression_rate=2)
+model = wrapped = CompressiveTransformer(config).double()
+if ranks > 1:
+    meet = f"file://{folder}/meet"
+    torch.distributed.init_process_group(
+        "gloo", init_method=meet, rank=rank, world_size=ranks
+    )
+    wrapped = DistributedDataParallel(model)
+text = torch.randint(11, (4, 32))[rank::ranks]
+optimizer, memory, weights = torch.optim.SGD(model.parameters(), lr=0.1), None, []
+for segment in text.split(4, dim=1):
+    logits, memory, auxiliary = wrapped(segment, memory)
+    memory = memory.detach()
+    loss = nats(logits[:, :-1], segment[:, 1:]).mean() + auxiliary["compression"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    weights.append([p.detach().clone() for p in model.parameters()])
+torch.save(weights, f"{folder}/{ranks}-{rank}.pt")
+"""
+
+
+def test_a_compressive_model_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    # Nothing is compressed at first: the zero that stands for the loss must do.
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", COMPRESSIVE, str(rank), str(ranks), str(tmp_path)],
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.PIPE,
+        )
+        for rank, ranks in ((0, 1), (0, 2), (1, 2))
+    ]
+    for run in runs:
+        _, said = run.communicate(timeout=120)
+        assert run.returncode == 0, said.decode()
+    one, *two = (torch.load(tmp_path / f"{x}.pt") for x in ("1-0", "2-0", "2-1"))
+    for step, expected in enumerate(one):
+        for found in two:
+            gaps = [
+                (a - b).abs().max() for a, b in zip(found[step], expected, strict=True)
+            ]
+            assert max(gaps) < 1e-12, f"step {step}"
+    assert (one[-1][0] - one[0][0]).abs().max() > 1e-3, "something was learned"
