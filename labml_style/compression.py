@@ -606,7 +606,7 @@ class MostUsed(Compression):
 
 # %% tags=["active-ipynb"]
 # for i in range(3):
-#     attention = trained.layers[i].attention
+#     attention: ContentAttention = trained.layers[i].attention
 #     past = torch.cat([old[i], recent[i]], dim=1)
 #     with torch.no_grad():
 #         query, keys, _ = attention.gather(now[i], past)

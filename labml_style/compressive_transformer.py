@@ -1298,6 +1298,7 @@ def history(
 # token = slot / torch.tensor([3.0] * 6 + [1.0] * 12)
 # sees = (24 - torch.arange(24)).view(6, 4).float().mean(1) / 24
 # asked = token[:, 12:] / sees
+# spread = (2 * errors / shares).max().item()
 # for name, rows in (("slot", slot), ("original token", token)):
 #     print(f"% per {name}, oldest first, mean of three seeds")
 #     kinds = "compressed", "memory", "segment"
@@ -1328,13 +1329,11 @@ def history(
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
 #     figure, panels = plt.subplots(2, 1, figsize=(5.2, 4.2), sharex=True)
-#     colours = ["C2"] * 6 + ["C1"] * 6 + ["C0"] * 6
+#     places = torch.tensor([-0.2, 0.0, 0.2])[:, None] + torch.arange(18)
 #     for axes, rows in zip(panels, (slot, token), strict=True):
-#         for i, colour in enumerate(colours):
-#             places = [i - 0.2, i, i + 0.2]
-#             spread = 200 * errors[:, i] * rows[:, i] / shares[:, i]
-#             mark = dict(fmt="o", color=colour, markersize=3)
-#             axes.errorbar(places, 100 * rows[:, i], yerr=spread, **mark)
+#         for i, colour in enumerate(("C2", "C1", "C0")):
+#             x, y = (a[:, 6 * i : 6 * i + 6].flatten() for a in (places, 100 * rows))
+#             axes.plot(x, y, "o", color=colour, markersize=3)
 #         axes.set_yscale("log")
 #         axes.minorticks_off()
 #     ring = dict(facecolor="none", edgecolor="C0", s=24)
@@ -1352,7 +1351,8 @@ def history(
 #     "of memory; the compressed ones fall from the oldest to the border. Per token "
 #     "the compressed buckets lie below all others. The rings rise to the newest.",
 #     caption="Record attention-by-age@cpu: attention by age, oldest left, log scale. "
-#     "Three points: three seeds, with two standard errors over segments.",
+#     "Three points: three seeds. Two standard errors over segments are at most "
+#     f"{spread:.1%} of a share.",
 # )
 
 # %% [markdown]
