@@ -42,8 +42,8 @@ def refused(answer: Any) -> str:
     [
         (
             "run nothing",
-            "preset is 'nothing'; expected one of compression-losses, compressive, "
-            "cross-table",
+            "preset is 'nothing'; expected one of attention-by-age, "
+            "compression-losses",
         ),
         ("run smoke@tpu", "smoke has no form 'tpu'; expected one of cpu"),
         ("run smoke --form gpu", "smoke has no form 'gpu'; expected one of cpu"),
