@@ -42,8 +42,7 @@ def refused(answer: Any) -> str:
     [
         (
             "run nothing",
-            "preset is 'nothing'; expected one of attention-by-age, "
-            "compression-losses",
+            "preset is 'nothing'; expected one of attention-by-age, compression-losses",
         ),
         ("run smoke@tpu", "smoke has no form 'tpu'; expected one of cpu"),
         ("run smoke --form gpu", "smoke has no form 'gpu'; expected one of cpu"),
