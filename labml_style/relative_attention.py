@@ -1170,7 +1170,8 @@ class OneLayer(nn.Module):
 #
 # Places in the segment stay below their bound. Counting on learns the task, since by
 # equation (1) a matrix can turn waves into distances, but this does not carry over to a
-# longer memory. Why was not tested.
+# longer memory. Why was not tested. On text, with three seeds, positions are compared
+# [in a later chapter](training.ipynb#which-positions-can-use-a-longer-memory).
 
 # %% tags=["active-ipynb", "figure"]
 # looks = {"relative": ("C4", "-"), "Shaw": ("C4", "--")}

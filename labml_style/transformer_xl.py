@@ -1322,7 +1322,8 @@ def initialise(module: nn.Module) -> None:
 # %% [markdown]
 # Accuracy over the last 50 steps, for each seed. With the memory the task is solved.
 # Without, accuracy stays at chance, and also where the value lies beyond the slots and
-# the segment that the last token itself reads.
+# the segment that the last token itself reads. What memory is worth on text is measured
+# [in the next chapter](training.ipynb#what-does-recurrence-buy-at-equal-cost).
 
 # %% tags=["active-ipynb"]
 # for distance, slots in ((12, 0), (12, 8), (20, 8)):
