@@ -1,9 +1,13 @@
-"""What the tests of the models share: texts, large weights, and when two are equal."""
+"""What the tests of the models share: texts, large weights, equality, scripts."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -41,3 +45,13 @@ def cuts(data: st.DataObject, tokens: Tensor, longest: int) -> list[int]:
         room = longest - sum(sizes) % longest
         sizes.append(data.draw(st.integers(1, min(room, left))))
     return sizes
+
+
+def compiles(script: str) -> None:
+    """Run a script that compiles a model, in a process of its own."""
+    command, root = [sys.executable, "-c", script], Path(__file__).parents[1]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=120, cwd=root)
+    except subprocess.TimeoutExpired:
+        pytest.skip("compiling took more than two minutes")
+    assert done.returncode == 0, done.stderr.decode()

@@ -6,11 +6,8 @@ import copy
 import io
 import math
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +38,9 @@ from labml_style.transformer_xl import (
     TransformerXLConfig,
     move,
 )
-from tests.samples import VOCABULARY, close, cuts, loud, text
+from tests.samples import VOCABULARY, close, compiles, cuts, loud, text
 
 Array = NDArray[np.float64]
-ROOT = Path(__file__).resolve().parent.parent
 
 SMALL: dict[str, Any] = {
     "vocabulary": VOCABULARY,
@@ -627,7 +623,7 @@ def test_a_state_continues_once() -> None:
     model, tokens = make(), text(2, 11)
     first = model.start(batch=2)
     _, state = walk(model, tokens[:, :3], first)
-    with pytest.raises(ValueError, match="state is at token 0, and its buffers at 3"):
+    with pytest.raises(ValueError, match="token 0, and its buffers at 3.*clone"):
         model.step(tokens[:, :1], first)
     branch = state.clone()
     one, after = walk(model, tokens[:, 3:], state)
@@ -948,12 +944,7 @@ assert torch.allclose(ours.logits, theirs.logits, rtol=1e-10, atol=1e-10)
 
 
 def test_compiled_it_computes_the_same() -> None:
-    command = [sys.executable, "-c", COMPILED]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=120, cwd=ROOT)
-    except subprocess.TimeoutExpired:
-        pytest.skip("compiling took more than two minutes")
-    assert done.returncode == 0, done.stderr.decode()
+    compiles(COMPILED)
 
 
 # Parts

@@ -13,8 +13,11 @@ from labml_style.compressive_transformer import (
     CompressiveTransformerConfig,
 )
 from labml_style.lab.ages import by_age
+from labml_style.lab.presets import find
+from labml_style.lab.records import kept
+from labml_style.lab.results import load
 from labml_style.relative_attention import RelativeAttention, naive_scores
-from labml_style.streams import TextStream
+from labml_style.streams import TextStream, demo_corpus
 
 TEXT = torch.randint(20, (3 * 12 * 8 + 1,), generator=torch.Generator().manual_seed(0))
 
@@ -98,3 +101,13 @@ def test_what_is_refused() -> None:
         by_age(make(compressed_length=0), TextStream(TEXT, 3, 12))
     with pytest.raises(ValueError, match="1 segments find every slot filled"):
         by_age(make(), TextStream(TEXT, 3, 12), warm_up=84)
+
+
+def test_the_kept_model_has_the_shares_of_the_record() -> None:
+    corpus = demo_corpus()
+    if corpus.name != "tiny-shakespeare":
+        pytest.skip("tiny-shakespeare is not there")
+    lanes = TextStream(corpus.test, 32, 24)
+    found = by_age(kept(find("compressive@cpu")), lanes, warm_up=8 * 24)["shares"]
+    first = load("attention-by-age@cpu")["runs"][0]
+    assert found == pytest.approx(first["measures"]["by age"]["by_age"]["shares"], 0.05)

@@ -80,7 +80,7 @@ def test_nothing_is_loaded_from_another_host(site: Path, pages: list[str]) -> No
 def test_chapters_are_light(site: Path, chapters: list[str]) -> None:
     for name in chapters:
         page = (site / name / "index.html").read_bytes()
-        assert len(page) < 170_000, f"{name}: {len(page)} bytes"
+        assert len(page) < 160_000, f"{name}: {len(page)} bytes"
         packed = len(gzip.compress(page, 6))
         assert packed < 45_000, f"{name}: {packed} bytes gzipped"
 
