@@ -692,12 +692,6 @@ def naive_scores(
 
 
 # %%
-def skip(padded: Tensor) -> Tensor:
-    """Leave out the first `time` of `[..., time, n + 1]`; the rest in rows of n."""
-    time, longer = padded.shape[-2:]
-    return padded.flatten(-2)[..., time:].unflatten(-1, (time, longer - 1))
-
-
 def shift(by_distance: Tensor) -> Tensor:
     """Move row i to the left by time - 1 - i, so that columns mean keys.
 
@@ -710,7 +704,9 @@ def shift(by_distance: Tensor) -> Tensor:
 
     Source: Dai et al. 2019, appendix B.
     """
-    return skip(nn.functional.pad(by_distance, (1, 0)))
+    time, n = by_distance.shape[-2:]
+    padded = nn.functional.pad(by_distance, (1, 0))
+    return padded.flatten(-2)[..., time:].unflatten(-1, (time, n))
 
 
 # %% [markdown]
@@ -779,7 +775,8 @@ def shift(by_distance: Tensor) -> Tensor:
 # few, and not to the scores, which are many. The empty column of the shift comes out of
 # the product as well: a vector of zeros before the others makes it. The code puts one
 # to eight there, so that the width of the product is a multiple of eight: such products
-# are faster, and the shift skips what is more than one column.
+# are faster. And the shift is no copy here: rows of the product are read from where
+# their first key stands, each one number earlier than the row above.
 
 
 # %%
@@ -799,14 +796,19 @@ def position_scores(position: Tensor, positions: Tensor) -> Tensor:
         return (position * scale) @ positions.transpose(1, 2)
 
     # The product with a vector of zeros is the empty column in front. A few more, to a
-    # multiple of eight, are multiplied in less time than one, and cut off again.
-    spare = 8 - positions.shape[1] % 8
+    # multiple of eight, are multiplied in less time than one, and skipped as well.
+    batch, heads, time, _ = position.shape
+    n = positions.shape[1]
+    spare = 8 - n % 8
     padded = nn.functional.pad(positions * scale, (0, 0, spare, 0))
 
-    # All lanes see the same distances: for each head, one product over all lanes.
-    rows = position.transpose(0, 1).flatten(1, 2) @ padded.transpose(1, 2)
-    by_key = skip(rows.unflatten(1, (len(position), -1)))[..., spare - 1 :]
-    return by_key.transpose(0, 1)
+    # All lanes see the same distances: for each head, one product over all lanes. It is
+    # `bmm`, as torch.compile refuses to mask a strided view of what `@` returns.
+    rows = torch.bmm(position.transpose(0, 1).flatten(1, 2), padded.transpose(1, 2))
+
+    # The shift is a view of it, with rows that begin one number earlier each.
+    strides = time * (n + spare), batch * time * (n + spare), n + spare - 1, 1
+    return rows.as_strided((batch, heads, time, n), strides, time + spare - 1)
 
 
 # %% [markdown]

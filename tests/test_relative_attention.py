@@ -167,6 +167,11 @@ def test_the_gradient_of_the_scores_is_right(time: int, n: int) -> None:
     assert torch.autograd.gradcheck(scores, given)
 
 
+def test_the_shift_of_the_fast_form_is_a_view_of_the_product() -> None:
+    found = position_scores(normal(2, 2, 3, 4), normal(2, 5, 4, seed=1))
+    assert found.untyped_storage().nbytes() == 2 * 2 * 3 * 8 * found.itemsize
+
+
 def test_the_scores_change_none_of_their_inputs() -> None:
     content, position = normal(2, 2, 3, 4), normal(2, 2, 3, 4, seed=1)
     given = content, position, normal(2, 2, 5, 4, seed=2), normal(2, 5, 4, seed=3)

@@ -924,7 +924,7 @@ torch.manual_seed(0)
 sizes = dict(vocabulary=11, d_model=8, layers=2, heads=2, d_ff=12)
 config = TransformerXLConfig(**sizes, segment_length=4, memory_length=6)
 model = TransformerXL(config).double()
-compiled = torch.compile(model, backend="eager", fullgraph=True)
+compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
 memory = expected = None
 for _ in range(3):
     tokens = torch.randint(11, (2, 4))
@@ -939,6 +939,10 @@ for _ in range(3):
         assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
 mask = torch.tensor([True, False])
 ours, theirs = compiled(tokens, memory.reset(mask)), model(tokens, expected.reset(mask))
+assert torch.allclose(ours.logits, theirs.logits, rtol=1e-10, atol=1e-10)
+model.eval()
+with torch.no_grad():
+    ours, theirs = compiled(tokens, memory), model(tokens, memory)
 assert torch.allclose(ours.logits, theirs.logits, rtol=1e-10, atol=1e-10)
 """
 
