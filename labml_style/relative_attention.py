@@ -800,11 +800,11 @@ def position_scores(position: Tensor, positions: Tensor) -> Tensor:
     batch, heads, time, _ = position.shape
     n = positions.shape[1]
     spare = 8 - n % 8
-    padded = nn.functional.pad(positions * scale, (0, 0, spare, 0))
+    padded = nn.functional.pad(positions.transpose(1, 2) * scale, (spare, 0))
 
     # All lanes see the same distances: for each head, one product over all lanes. It is
     # `bmm`, as torch.compile refuses to mask a strided view of what `@` returns.
-    rows = torch.bmm(position.transpose(0, 1).flatten(1, 2), padded.transpose(1, 2))
+    rows = torch.bmm(position.transpose(0, 1).flatten(1, 2), padded)
 
     # The shift is a view of it, with rows that begin one number earlier each.
     strides = time * (n + spare), batch * time * (n + spare), n + spare - 1, 1
