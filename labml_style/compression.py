@@ -67,6 +67,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from labml_style.contract import Config, integer
+
 # %% tags=["active-ipynb"]
 # from unittest import TestCase
 #
@@ -116,7 +118,7 @@ from torch import Tensor, nn
 
 # %%
 @dataclass(frozen=True, kw_only=True)
-class CompressionConfig:
+class CompressionConfig(Config):
     """What a compression function is built from.
 
     Attributes:
@@ -132,11 +134,7 @@ class CompressionConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "compression_rate"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} is {value}; expected an integer of at least 1"
-                )
+            self.put(name, integer(name, getattr(self, name), 1))
 
 
 # %% [markdown]
@@ -426,7 +424,7 @@ def received(weights: Tensor) -> Tensor:
 class MostUsed(Compression):
     """Of the whole block the slots that received most attention, in their order.
 
-    Of slots that received the same, older ones stay.
+    Of slots that received the same, newer ones stay.
 
     Source: Rae et al. 2019, section 3.2, after the garbage collection of Graves et
     al. 2016; that the order of time is kept is not said there.
@@ -436,8 +434,8 @@ class MostUsed(Compression):
 
     def squeeze(self, memory: Tensor, usage: Tensor | None) -> Tensor:
         assert usage is not None
-        ranked = usage.sort(dim=1, descending=True, stable=True).indices
-        kept = ranked[:, : memory.shape[1] // self.rate].sort(dim=1).values
+        ranked = usage.sort(dim=1, stable=True).indices
+        kept = ranked[:, -(memory.shape[1] // self.rate) :].sort(dim=1).values
         return memory.gather(1, kept[..., None].expand(-1, -1, memory.shape[2]))
 
 

@@ -106,27 +106,15 @@ from labml_style.compression import (
     MeanPooling,
     received,
 )
-from labml_style.relative_attention import ContentAttention
-from labml_style.transformer_xl import (
-    Layer,
+from labml_style.contract import (
+    AnyPart,
     Memory,
-    Output,
-    Part,
-    State,
-    TransformerXL,
-    TransformerXLConfig,
+    Seen,
     build,
-    forget,
-    move,
+    causal_mask,
+    integer,
 )
-
-# %% [markdown]
-# ## A Transformer-XL with another update
-#
-# The layers stay as they are. What is new are two lengths and two parts: the
-# [function](compression.ipynb) that compresses, and the loss that trains it. The losses
-# have [a chapter of their own](reconstruction.ipynb), and the config names one by a
-# string, so that this chapter does not depend on it.
+from labml_style.transformer_xl import Layer, TransformerXL, TransformerXLConfig
 
 
 # %%
@@ -150,17 +138,15 @@ class CompressiveTransformerConfig(TransformerXLConfig, CompressionConfig):
     """
 
     compressed_length: int
-    compression: Part = Convolution
-    compression_loss: Part = "labml_style.reconstruction:AttentionReconstruction"
+    compression: AnyPart = Convolution
+    compression_loss: AnyPart = "labml_style.reconstruction:AttentionReconstruction"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         CompressionConfig.__post_init__(self)
-        if not isinstance(self.compressed_length, int) or self.compressed_length < 0:
-            raise ValueError(
-                f"compressed_length is {self.compressed_length}; expected an "
-                "integer of at least 0"
-            )
+        self.put(
+            "compressed_length", integer("compressed_length", self.compressed_length, 0)
+        )
         for name in ("segment_length", "memory_length"):
             if getattr(self, name) % self.compression_rate:
                 raise ValueError(
@@ -201,64 +187,26 @@ class CompressiveTransformerConfig(TransformerXLConfig, CompressionConfig):
 
 
 # %%
-class CompressiveMemory(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CompressiveMemory(Memory):
     """What a Compressive Transformer carries from segment to segment.
 
     Attributes:
         states: for each layer `[batch, slots, d_model]`, its inputs, oldest first.
         compressed: for each layer `[batch, count, d_model]`, older than `states`.
-        empty: `[batch]` int64, how many of a lane's oldest slots hold nothing, counted
-            from the oldest compressed one; None where all are filled.
+        filled: `[batch, count + slots]` bool, false where a slot holds nothing, the
+            oldest compressed slot first; None where all are filled.
     """
 
     states: tuple[Tensor, ...]
     compressed: tuple[Tensor, ...]
-    empty: Tensor | None = None
-
-    def joined(self) -> Memory:
-        """Return all slots in one row, compressed ones first, as a layer reads them."""
-        pairs = zip(self.compressed, self.states, strict=True)
-        return Memory(tuple(torch.cat(pair, dim=1) for pair in pairs), self.empty)
-
-    def detach(self) -> CompressiveMemory:
-        """Cut the graph."""
-        states, compressed = (
-            tuple(s.detach() for s in part) for part in (self.states, self.compressed)
-        )
-        return CompressiveMemory(states, compressed, self.empty)
-
-    def reset(self, mask: Tensor) -> CompressiveMemory:
-        """Empty the lanes where `mask` is true.
-
-        After a segment that was not full, the groups of such a lane are cut elsewhere
-        than in a fresh text, for good, and its first group is part empty: its zeros are
-        compressed with its tokens.
-
-        Args:
-            mask: `[batch]` bool.
-
-        Returns:
-            The memory; the other lanes are as they were.
-
-        Raises:
-            ValueError: the mask has another shape or type.
-        """
-        count = self.compressed[0].shape[1]
-        joined = self.joined()
-        clean = joined.reset(mask)
-        if clean is joined:
-            return self
-        return CompressiveMemory(
-            tuple(s[:, count:] for s in clean.states),
-            tuple(s[:, :count] for s in clean.states),
-            clean.empty,
-        )
+    filled: Tensor | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all slots."""
-        every = (*self.states, *self.compressed)
-        return sum(s.numel() * s.element_size() for s in every)
+    def slots(self) -> int:
+        """Slots of both kinds, of the layer that has most."""
+        pairs = zip(self.compressed, self.states, strict=True)
+        return max(a.shape[1] + b.shape[1] for a, b in pairs)
 
 
 # %% [markdown]
@@ -280,7 +228,7 @@ class CompressiveMemory(NamedTuple):
 
 
 # %%
-class Turnover(NamedTuple):
+class Eviction(NamedTuple):
     """What a segment does to the slots of a layer, in numbers.
 
     Attributes:
@@ -292,9 +240,9 @@ class Turnover(NamedTuple):
     dropped: int
 
 
-def turnover(
+def plan_eviction(
     config: CompressiveTransformerConfig, count: int, held: int, time: int
-) -> Turnover:
+) -> Eviction:
     """Plan an update: whole groups leave, so that what is left fits.
 
     Args:
@@ -308,10 +256,10 @@ def turnover(
     """
     rate, over = config.compression_rate, max(held + time - config.memory_length, 0)
     if not config.compressed_length:
-        return Turnover(over, count)
+        return Eviction(over, count)
     evicted = -(-over // rate) * rate
     made = count + evicted // rate
-    return Turnover(evicted, max(made - config.compressed_length, 0))
+    return Eviction(evicted, max(made - config.compressed_length, 0))
 
 
 # %% tags=["active-ipynb"]
@@ -348,34 +296,21 @@ def between(first: Tensor, second: Tensor, begin: int, end: int) -> Tensor:
 
 
 # %%
-class Seen(NamedTuple):
-    """What a layer looked with, kept until its slots are compressed.
-
-    Attributes:
-        query: `[batch, heads, time, d_head]`, of the segment.
-        keys: `[batch, heads, n, d_head]`, of all slots and then the segment.
-        values: the same.
-    """
-
-    query: Tensor
-    keys: Tensor
-    values: Tensor
-
-
 class Evicted(NamedTuple):
     """What a loss may compare the compressed slots with.
 
     Attributes:
         old: `[batch, n, d_model]`, the slots that are compressed, without gradient.
         seen: the queries of the segment, and keys and values of the old slots.
-        layer: the layer that looks.
-        empty: `[batch]` int64, how many of the oldest hold nothing, or None.
+        layer: the layer that attends.
+        filled: `[batch, n]` bool, false where an old slot holds nothing, or None. A
+            group of `rate` slots is filled as a whole, or not.
     """
 
     old: Tensor
     seen: Seen
     layer: Layer
-    empty: Tensor | None
+    filled: Tensor | None
 
 
 class CompressionLoss(nn.Module):
@@ -406,56 +341,6 @@ class CompressionLoss(nn.Module):
         return 0.0 * new.sum()
 
 
-def look(
-    layer: Layer, x: Tensor, past: Tensor | None, empty: Tensor | None
-) -> tuple[Tensor, Seen]:
-    """Run a layer over a segment, and keep what it looked with.
-
-    Args:
-        layer: of a Transformer-XL.
-        x: `[batch, time, d_model]`.
-        past: `[batch, slots, d_model]`, compressed slots and then memory.
-        empty: `[batch]` int64, how many of the oldest slots hold nothing.
-
-    Returns:
-        What `layer(x, past, empty)` gives, and queries, keys and values.
-    """
-    before = layer.after_attention.before
-    past = None if past is None else before(past)
-    seen = Seen(*layer.attention.gather(before(x), past))
-    places = layer.attention.positions(seen.keys.shape[2])
-    return layer.finish(x, layer.attention.read(*seen, places, empty)), seen
-
-
-# %% [markdown]
-# ## State: decode inside a segment, compress at its end
-#
-# Within a segment the memory does not change, and decoding goes on as in a
-# Transformer-XL. At the border something is compressed, and compression needs states:
-# they are kept until then. Keys and values of slots that stay move with them, and those
-# of the new slots are made. A function that ranks needs the segment's queries again.
-
-
-# %%
-class CompressiveState(NamedTuple):
-    """Where incremental decoding stands.
-
-    Attributes:
-        inner: keys and values, as a Transformer-XL has them.
-        memory: at the start of the segment.
-        states: for each layer `[batch, time, d_model]`, its inputs in the segment;
-            nothing where it has not begun.
-    """
-
-    inner: State
-    memory: CompressiveMemory | None
-    states: tuple[Tensor, ...]
-
-    def clone(self) -> CompressiveState:
-        """Return a state of its own that continues from here."""
-        return self._replace(inner=self.inner.clone())
-
-
 # %% [markdown]
 # ## The model
 
@@ -471,148 +356,162 @@ class CompressiveTransformer(TransformerXL):
     """
 
     config: CompressiveTransformerConfig
+    compression: Any
     lengths = (*TransformerXL.lengths, "compressed_length")
+    memory_type = CompressiveMemory
 
     # Each layer has a function and a loss of its own, and all of their parameters have
     # `compression` in their name: the loop clips their gradients apart by it.
-    def __init__(self, config: CompressiveTransformerConfig) -> None:
-        super().__init__(config)
+    def further_parts(self) -> dict[str, nn.Module]:
+        """Return function and loss of each layer, as `compression`."""
+        config = self.config
         parts = dict(function=config.compression, loss=config.compression_loss)
-        self.compression: Any = nn.ModuleList(
-            nn.ModuleDict({name: build(part, config) for name, part in parts.items()})
-            for _ in range(config.layers)
-        )
-
-    def forward(
-        self, tokens: Tensor, memory: CompressiveMemory | None = None
-    ) -> Output:
-        """Run a segment.
-
-        Args:
-            tokens: `[batch, time]` int64, 1 <= time <= `segment_length`.
-            memory: of the segments before it; None at the start of a text.
-
-        Returns:
-            Logits `[batch, time, vocabulary]`, the new memory, and in training mode
-            the loss of the compression, by the name `compression`.
-
-        Raises:
-            ValueError: tokens or memory do not fit; the message names both sides.
-        """
-        self.check(tokens, memory)
-        x, states, seen = self.embedding(tokens), [], []
-        empty = None if memory is None else memory.empty
-        for i, layer in enumerate(self.layers):
-            states.append(x)
-            x, looked = look(layer, x, self.past(memory, i), empty)
-            seen.append(looked)
-        logits = self.head(self.dropout(self.last(x)))
-        memory, losses = self.remember(memory, states, seen)
-        return Output(logits, memory, self.auxiliary(losses))
+        return {
+            "compression": nn.ModuleList(
+                nn.ModuleDict(
+                    {name: build(part, config) for name, part in parts.items()}
+                )
+                for _ in range(config.layers)
+            )
+        }
 
     # Compressed slots may bring a graph along: a loss that comes through time needs it.
-    def past(self, memory: CompressiveMemory | None, i: int) -> Tensor | None:
-        """Return what layer i reads beside its segment, `[batch, slots, d_model]`."""
-        if memory is None:
-            return None
-        return torch.cat([memory.compressed[i], self.cut(memory.states[i])], dim=1)
+    def past_states(self, memory: CompressiveMemory) -> list[Tensor]:
+        """Return compressed slots, then the memory, for each layer."""
+        pairs = zip(memory.compressed, memory.states, strict=True)
+        return [torch.cat([old, new.detach()], dim=1) for old, new in pairs]
 
     def remember(
-        self,
-        memory: CompressiveMemory | None,
-        states: list[Tensor],
-        seen: list[Seen] | None = None,
-    ) -> tuple[CompressiveMemory, list[Tensor]]:
+        self, memory: CompressiveMemory | None, inputs: list[Tensor], seen: list[Seen]
+    ) -> tuple[CompressiveMemory, dict[str, Tensor]]:
         """Evict, compress, append, drop: Algorithm 1.
 
         Args:
-            memory: what was remembered so far.
-            states: for each layer `[batch, time, d_model]`, its inputs.
-            seen: what each layer looked with; without it there are no losses, and
-                nothing can be ranked.
+            memory: what was remembered so far, or None.
+            inputs: for each layer `[batch, time, d_model]`.
+            seen: what each layer attended with.
 
         Returns:
-            The new memory, and in training mode a loss for each layer where something
-            was compressed.
+            The new memory, and in training mode the loss of the compression, by the
+            name `compression`.
 
         Raises:
-            ValueError: the function ranks, and `seen` is missing.
+            ValueError: a lane was emptied within a group of slots.
         """
-        kind, time = self.head.weight.dtype, states[0].shape[1]
-        states = [self.cut(state).to(kind) for state in states]
+        kind, time = self.like.dtype, inputs[0].shape[1]
+        new = [x.detach().to(kind) for x in inputs]
         if memory is None:
-            none = tuple(state[:, :0] for state in states)
+            none = tuple(x[:, :0] for x in new)
             memory = CompressiveMemory(none, none)
-        memory = memory._replace(states=tuple(self.cut(s) for s in memory.states))
-        count, held = memory.compressed[0].shape[1], memory.states[0].shape[1]
-        evicted, dropped = turnover(self.config, count, held, time)
+        held, count = memory.states[0].shape[1], memory.compressed[0].shape[1]
+        evicted, dropped = plan_eviction(self.config, count, held, time)
+        filled = self.filled_after(memory.filled, count, evicted, dropped, time)
         recent, coarse, losses = [], [], []
 
         # Equation (3), layer by layer.
-        for i, state in enumerate(states):
-            old = memory.states[i][:, :evicted]  # not kept, so a slice will do
+        for i, x in enumerate(new):
+            states = memory.states[i].detach()
+            old = states[:, :evicted]  # not kept, so a slice will do
             if evicted > held:
-                old = between(memory.states[i], state, 0, evicted)
-            new = old[:, :0]
+                old = between(states, x, 0, evicted)
+            squeezed = old[:, :0]
             if evicted and self.config.compressed_length:
-                new, loss = self.squeeze(i, old, memory, seen)
+                squeezed, loss = self.squeeze(i, old, count, seen[i], memory.filled)
                 losses += [] if loss is None else [loss]
-            recent.append(between(memory.states[i], state, evicted, held + time))
-            made = count + new.shape[1]
-            coarse.append(between(memory.compressed[i], new.to(kind), dropped, made))
-        empty = forget(self.hollow(memory.empty, count, evicted), dropped)
-        return CompressiveMemory(tuple(recent), tuple(coarse), empty), losses
+            recent.append(between(states, x, evicted, held + time))
+            made = count + squeezed.shape[1]
+            coarse.append(
+                between(memory.compressed[i], squeezed.to(kind), dropped, made)
+            )
+        memory = CompressiveMemory(tuple(recent), tuple(coarse), filled)
+        return memory, self.auxiliary(losses)
 
     def squeeze(
-        self, i: int, old: Tensor, memory: CompressiveMemory, seen: list[Seen] | None
+        self, i: int, old: Tensor, count: int, seen: Seen, filled: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Compress `old [batch, n, d_model]` of layer i.
+        """Compress the oldest slots of layer i.
+
+        Args:
+            i: number of the layer, from 0.
+            old: `[batch, n, d_model]`.
+            count: compressed slots that stand before them.
+            seen: what the layer attended with.
+            filled: of the memory, or None.
 
         Returns:
             `[batch, n // rate, d_model]`, and in training mode a loss.
+
+        Raises:
+            ValueError: the function returns another shape.
         """
         function, part = self.compression[i].values()
-        count, evicted = memory.compressed[i].shape[1], old.shape[1]
-        here, usage, loss, empty = slice(count, count + evicted), None, None, None
-        if memory.empty is not None:
-            empty = (memory.empty - count).clamp(0, evicted)
-        if function.ranks and seen is not None:
-            usage = self.usage(i, seen[i], memory.empty)[:, here]
-            if empty is not None:
-                usage = self.rank_empty(usage, empty)
-        new = function(old, usage)
-        if self.training and seen is not None:
-            query, keys, values = seen[i]
-            looked = Seen(query, keys[:, :, here], values[:, :, here])
-            loss = part(Evicted(old, looked, self.layers[i], empty), new)
-        return new.detach() if part.detaches else new, loss
+        batch, n, width = old.shape
+        here, usage = slice(count, count + n), None
+        own = None
+        if filled is not None:  # tokens of the segment may be evicted too
+            own = nn.functional.pad(filled, (0, old.shape[1]), value=True)[:, here]
+        if function.ranks:
+            usage = self.usage(i, seen, filled)[:, here]
+            usage = usage if own is None else self.rank_empty(usage, own)
+        squeezed = function(old, usage)
+        wanted = batch, n // self.config.compression_rate, width
+        if squeezed.shape != wanted:
+            raise ValueError(
+                f"{type(function).__name__} returned shape {list(squeezed.shape)} for "
+                f"{n} slots; expected {list(wanted)}"
+            )
+        loss = None
+        if self.training:
+            query, keys, values = seen
+            attended = Seen(query, keys[:, :, here], values[:, :, here])
+            loss = part(Evicted(old, attended, self.layers[i], own), squeezed)
+        return squeezed.detach() if part.detaches else squeezed, loss
 
     @torch.no_grad()
-    def usage(self, i: int, seen: Seen, empty: Tensor | None) -> Tensor:
+    def usage(self, i: int, seen: Seen, filled: Tensor | None) -> Tensor:
         """Return `[batch, n]`, the attention that layer i gave to each key."""
-        attention: ContentAttention = self.layers[i].attention
-        query, keys, _ = seen
-        places = attention.positions(keys.shape[2])
-        return received(attention.weights(query, keys, places, empty))
+        attention, (query, keys, _) = self.layers[i].attention, seen
+        time, n = query.shape[2], keys.shape[2]
+        mask = causal_mask(time, n - time, filled, query)
+        return received(attention.weights(query, keys, mask, attention.positions(n)))
 
-    # After a reset some old slots are empty, and every whole group of them must become
-    # one empty compressed slot. So as many empty slots rank first, and the others last.
-    def rank_empty(self, usage: Tensor, empty: Tensor) -> Tensor:
+    # Of a group that is empty one slot must survive, so that it becomes an empty
+    # compressed slot: the first of it ranks first, the others last.
+    def rank_empty(self, usage: Tensor, filled: Tensor) -> Tensor:
         """Return `[batch, n]`, usage with the empty slots ranked."""
         place = torch.arange(usage.shape[1], device=usage.device)
-        usage = usage.masked_fill(place < empty[:, None], -1.0)
-        whole = empty // self.config.compression_rate
-        return usage.masked_fill(place < whole[:, None], torch.inf)
+        first = place % self.config.compression_rate == 0
+        ranks = torch.where(first, torch.inf, -1.0).to(usage)
+        return torch.where(filled, usage, ranks)
 
-    def hollow(self, empty: Tensor | None, count: int, evicted: int) -> Tensor | None:
-        """Return `[batch]`, how many slots hold nothing after a compression."""
-        if empty is None or not evicted:
-            return empty
-        inside = (empty - count).clamp(min=0)
-        gone = inside.clamp(max=evicted)
-        made = gone // self.config.compression_rate
-        made = made if self.config.compressed_length else 0 * made
-        return empty.clamp(max=count) + made + inside - gone
+    def filled_after(
+        self, filled: Tensor | None, count: int, evicted: int, dropped: int, time: int
+    ) -> Tensor | None:
+        """Return `[batch, slots]` after an update, None where all slots are filled.
+
+        Raises:
+            ValueError: a group that is compressed is filled in part.
+        """
+        if filled is None:
+            return None
+        filled = nn.functional.pad(filled, (0, time), value=True)
+        coarse, old, recent = filled.split(
+            [count, evicted, filled.shape[1] - count - evicted], dim=1
+        )
+        if self.config.compressed_length:
+            groups = old.unflatten(1, (-1, self.config.compression_rate))
+            old = groups.any(2)
+            if not torch.compiler.is_compiling() and not old.equal(groups.all(2)):
+                raise ValueError(
+                    "a lane was emptied after a segment that was not full, and its "
+                    f"groups of {self.config.compression_rate} slots would begin "
+                    "elsewhere than in a fresh text; empty single lanes after full "
+                    "segments only, or all lanes at once"
+                )
+        else:
+            old = old[:, :0]
+        filled = torch.cat([coarse, old, recent], dim=1)[:, dropped:]
+        return filled if torch.compiler.is_compiling() or not filled.all() else None
 
     def auxiliary(self, losses: list[Tensor]) -> dict[str, Tensor]:
         """Name the loss of the compression: the sum over layers.
@@ -626,88 +525,6 @@ class CompressiveTransformer(TransformerXL):
         nothing = [0.0 * p.sum() for p in self.compression.parameters()]
         every = losses or nothing
         return {"compression": torch.stack(every).sum()} if every else {}
-
-    @property
-    def slots(self) -> int:
-        """The most slots that are left after a segment, of both kinds."""
-        return self.config.compressed_length + self.config.memory_length
-
-    def start(
-        self, memory: CompressiveMemory | None = None, batch: int | None = None
-    ) -> CompressiveState:
-        """Begin to decode, as `TransformerXL.start` does."""
-        lanes = self.lanes(memory, batch)
-        inner = self.begin(None if memory is None else memory.joined(), lanes)
-        return CompressiveState(inner, memory, ())
-
-    def step(
-        self, tokens: Tensor, state: CompressiveState
-    ) -> tuple[Tensor, CompressiveState]:
-        """Read further tokens, as `TransformerXL.step` does; compress at a border."""
-        self.check_step(tokens, state.inner)
-        if state.inner.time >= self.config.segment_length:
-            state = self.turn_over(state, tokens.shape[1])
-        logits, inner, states = self.advance(tokens, state.inner)
-        if state.inner.time:
-            pairs = zip(state.states, states, strict=True)
-            states = [torch.cat(pair, dim=1) for pair in pairs]
-        return logits, CompressiveState(inner, state.memory, tuple(states))
-
-    # Keys and values of slots that stay are moved; those of new slots are made here.
-    @torch.inference_mode()
-    def turn_over(self, state: CompressiveState, coming: int) -> CompressiveState:
-        """Begin the next segment, with room for the tokens that are coming."""
-        inner, memory = state.inner, state.memory
-        keys, values, held = inner.keys, inner.values, inner.held
-        count = 0 if memory is None else memory.compressed[0].shape[1]
-        time = state.states[0].shape[1]
-        _, dropped = turnover(self.config, count, held - count - time, time)
-        with torch.inference_mode(False), torch.no_grad():  # it may be trained with
-            memory, _ = self.remember(memory, [*state.states], self.looked(state))
-        stay, recent = max(count - dropped, 0), memory.states[0].shape[1]
-        made = memory.compressed[0].shape[1]
-        self.check_room(inner, made + recent + coming)
-
-        # From here on the buffers change, and the old state cannot be continued.
-        inner.latest[0] += 1
-        for buffer in (keys, values):
-            move(buffer, count - stay, count, 0)
-        for i, layer in enumerate(self.layers):
-            pair = layer.recall(memory.compressed[i][:, stay:])
-            keys[i, :, :, stay:made], values[i, :, :, stay:made] = pair
-        for buffer in (keys, values):
-            move(buffer, held - recent, held, made)
-        inner = inner._replace(empty=memory.empty, held=made + recent, time=0)
-        return CompressiveState(inner._replace(latest=[inner.total]), memory, ())
-
-    def looked(self, state: CompressiveState) -> list[Seen] | None:
-        """Return what the layers looked with in a segment, if it is needed to rank.
-
-        The queries are made again; keys and values are in the buffers.
-        """
-        if not self.compression[0]["function"].ranks:
-            return None
-        seen, held = [], state.inner.held
-        for i, layer in enumerate(self.layers):
-            x = layer.after_attention.before(state.states[i])
-            weight = layer.attention.qkv.weight[: x.shape[-1]]
-            (query,) = layer.attention.split(nn.functional.linear(x, weight))
-            pair = (b[i, :, :, :held] for b in (state.inner.keys, state.inner.values))
-            seen.append(Seen(query, *pair))
-        return seen
-
-    def check_memory(self, memory: CompressiveMemory, batch: int | None) -> None:
-        """Raise a `ValueError` where a memory is not of this model and batch."""
-        if not hasattr(memory, "compressed"):
-            raise ValueError(
-                f"memory is a {type(memory).__name__} without compressed slots; "
-                "expected one that this model returned"
-            )
-        batch = len(memory.states[0]) if batch is None else batch
-        for part in (memory.states, memory.compressed):
-            super().check_memory(Memory(part), batch)
-        slots = sum(part[0].shape[1] for part in (memory.states, memory.compressed))
-        self.check_empty(memory.empty, batch, slots)
 
 
 # %% [markdown]
@@ -751,6 +568,7 @@ def history(
     with torch.random.fork_rng(devices=[]):  # no weight is used, nor number missed
         model = CompressiveTransformer(replace(config, **small))
     model.eval()
+    none: Any = None  # in evaluation, a pooling asks for nothing that was seen
     places, memory, log, begin = torch.eye(total, 2 * total)[None], None, [], 0
     for time in times:
         segment = places[:, begin : begin + time]
@@ -759,9 +577,9 @@ def history(
             step = {"compressed": _tokens(memory.compressed[0])}
             step["memory"] = _tokens(memory.states[0])
         step["segment"] = _tokens(segment)
-        memory, _ = model.remember(memory, [segment])
+        memory, _ = model.remember(memory, [segment], [none])
         held, count = len(step["memory"]), len(step["compressed"])
-        evicted, dropped = turnover(config, count, held, time)
+        evicted, dropped = plan_eviction(config, count, held, time)
         old = step["evicted"] = (step["memory"] + step["segment"])[:evicted]
         rate, made = config.compression_rate, evicted if config.compressed_length else 0
         step["made"] = [sum(old[i : i + rate], []) for i in range(0, made, rate)]
@@ -1553,7 +1371,7 @@ def history(
 #         coarse = exact = torch.zeros(2, 0, 4)
 #         for _ in range(6):
 #             segment = torch.randn(2, n, 4)
-#             memory, _ = model.remember(memory, [segment])
+#             memory, _ = model.remember(memory, [segment], [none])
 #             coarse, exact = update(coarse, exact, segment, m, cm, c)
 #             assert exact.equal(memory.states[0]), "the exact slots"
 #             assert coarse.shape == memory.compressed[0].shape

@@ -272,11 +272,7 @@ class AutoEncoding(CompressionLoss):
     def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
         """Return the mean square of what `new` does not restore, a scalar."""
         restored = self.decoder(new).unflatten(-1, (self.rate, -1)).flatten(1, 2)
-        error, filled = evicted.old.detach() - restored, None
-        if evicted.empty is not None:
-            slots = torch.arange(error.shape[1], device=error.device)
-            filled = slots >= evicted.empty[:, None]
-        return mean_square(error, filled)
+        return mean_square(evicted.old.detach() - restored, evicted.filled)
 
 
 # %% [markdown]
@@ -300,13 +296,13 @@ class AutoEncoding(CompressionLoss):
 
 
 # %%
-# A module is run with copies of its parameters that carry no gradient. The parameters
+# A module runs with copies of its parameters that carry no gradient. The parameters
 # themselves are not touched: no flag is set that somebody would have to set back.
-def stopped(module: nn.Module, x: Tensor) -> Tensor:
+def stopped(module: nn.Module, x: Tensor) -> Any:
     """Run a module with its parameters as constants; they stay as they are.
 
     Args:
-        module: a norm, or what else a layer reads through.
+        module: a norm, or what else a layer runs.
         x: `[batch, n, d_model]`.
 
     Returns:
@@ -316,46 +312,55 @@ def stopped(module: nn.Module, x: Tensor) -> Tensor:
     return functional_call(module, constants, (x,))
 
 
-def recalled(layer: Layer, slots: Tensor) -> tuple[Tensor, ...]:
-    """Return what a layer sees in slots, without gradient to the layer.
+class _KeysValues(nn.Module):
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer.keys_values(slots)
+
+
+def stopped_keys_values(layer: Layer, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values of slots, without gradient to the layer.
 
     Args:
-        layer: whose norm, key and value weights are read.
+        layer: whose norm, key and value weights are used.
         slots: `[batch, n, d_model]`.
 
     Returns:
-        Keys and values `[batch, heads, n, d_head]`.
+        Keys and values `[batch, kv_heads, n, d_head]`.
 
     Source: Rae et al. 2019, Algorithm 2.
     """
-    slots = stopped(layer.after_attention.before, slots)
-    weight = layer.attention.qkv.weight.detach()[slots.shape[-1] :]
-    return layer.attention.split(nn.functional.linear(slots, weight))
+    found: tuple[Tensor, Tensor] = stopped(_KeysValues(layer), slots)
+    return found
 
 
 # All of it is past, so nothing is masked but the empty slots of lanes that began later.
 def attended(
-    query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None
+    query: Tensor, keys: Tensor, values: Tensor, filled: Tensor | None
 ) -> Tensor:
     """Attend by content alone, to all slots alike.
 
     Args:
         query: `[batch, heads, time, d_head]`.
-        keys: `[batch, heads, n, d_head]`.
+        keys: `[batch, kv_heads, n, d_head]`.
         values: the same.
-        empty: `[batch]` int64, how many of the oldest slots hold nothing; a lane where
-            all are empty attends to them.
+        filled: `[batch, n]` bool, false where a slot holds nothing; a lane where all
+            are empty attends to them.
 
     Returns:
         `[batch, heads, time, d_head]`.
 
     Source: Rae et al. 2019, Algorithm 2.
     """
+    if (each := query.shape[1] // keys.shape[1]) > 1:
+        keys, values = (x.repeat_interleave(each, dim=1) for x in (keys, values))
     scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    if empty is not None:
-        filled = torch.arange(keys.shape[2], device=keys.device) >= empty[:, None]
-        hollow = ~filled & filled.any(1, keepdim=True)
-        scores = scores.masked_fill(hollow[:, None, None], -torch.inf)
+    if filled is not None:
+        empty = ~filled & filled.any(1, keepdim=True)
+        scores = scores.masked_fill(empty[:, None, None], -torch.inf)
     return scores.softmax(dim=-1) @ values
 
 
@@ -374,13 +379,13 @@ class AttentionReconstruction(CompressionLoss):
         """Return the mean square of the difference in what is read, a scalar."""
         query, keys, values = (x.detach() for x in evicted.seen)
         query = query.contiguous()  # it is read twice
-        goal = attended(query, keys, values, evicted.empty)
-        keys, values = recalled(evicted.layer, new)
-        lanes = hollow = None
-        if evicted.empty is not None:
-            n = evicted.old.shape[1]
-            lanes, hollow = evicted.empty < n, evicted.empty // (n // new.shape[1])
-        found = attended(query, keys, values, hollow)
+        goal = attended(query, keys, values, evicted.filled)
+        keys, values = stopped_keys_values(evicted.layer, new)
+        lanes = groups = None
+        if evicted.filled is not None:
+            groups = evicted.filled.unflatten(1, (new.shape[1], -1)).any(2)
+            lanes = groups.any(1)
+        found = attended(query, keys, values, groups)
         return mean_square(goal - found, lanes)
 
 
@@ -659,7 +664,7 @@ def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
             raise ValueError(f"{len(stream)} segments fill no memory; give more text")
         goals, reads, olds, news = [], [], [], []
         for evicted, new in pairs:
-            keys, values = recalled(evicted.layer, new)
+            keys, values = stopped_keys_values(evicted.layer, new)
             query, old_keys, old_values = evicted.seen
             goals.append(attended(query, old_keys, old_values, None).flatten())
             reads.append(attended(query, keys, values, None).flatten())

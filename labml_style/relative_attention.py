@@ -67,16 +67,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from labml_style.contract import Config, Mask, causal_mask, fraction, integer
+
 
 # %%
 @dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
+class AttentionConfig(Config):
     """What the parts of this chapter are built from.
 
     Attributes:
         vocabulary: how many different tokens there are.
         d_model: width of a state, even, a multiple of `heads`.
         heads: attention heads.
+        kv_heads: heads of keys and values, a divisor of `heads`; None is `heads`.
         dropout: share of values set to zero in training, in [0, 1).
         clamp_length: distances beyond it count as it; None sets no limit.
 
@@ -87,26 +90,27 @@ class AttentionConfig:
     vocabulary: int
     d_model: int
     heads: int
+    kv_heads: int | None = None
     dropout: float = 0.0
     clamp_length: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "d_model", "heads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} is {value}; expected an integer of at least 1"
-                )
+            self.put(name, integer(name, getattr(self, name), 1))
+        for name in ("kv_heads", "clamp_length"):
+            if (value := getattr(self, name)) is not None:
+                self.put(name, integer(name, value, 1))
+        fraction("dropout", self.dropout)
         if self.d_model % self.heads or self.d_model % 2:
             raise ValueError(
                 f"d_model is {self.d_model} with {self.heads} heads; expected an even "
                 "number that heads divides"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; expected 0 <= dropout < 1")
-        longest = 1 if self.clamp_length is None else self.clamp_length
-        if not isinstance(longest, int) or longest < 1:
-            raise ValueError(f"clamp_length is {longest}; expected 1 or more, or None")
+        if self.heads % (self.kv_heads or 1):
+            raise ValueError(
+                f"kv_heads is {self.kv_heads} with {self.heads} heads; expected a "
+                "divisor of heads"
+            )
 
 
 # %% tags=["active-ipynb"]
@@ -153,22 +157,24 @@ def sinusoids(positions: Tensor, d_model: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def distances(n: int, clamp_length: int | None, like: Tensor) -> Tensor:
+def distances(n: int, clamp_length: int | None, like: Tensor, ahead: int = 0) -> Tensor:
     """Return n - 1, ..., 0, none above `clamp_length`.
 
-    The oldest key comes first, as everywhere: the last entry is distance 0.
+    The oldest key comes first, as everywhere: the last entry is distance 0. Where
+    tokens attend to later ones too, distances go on below 0.
 
     Args:
         n: how many keys there are.
-        clamp_length: the largest value returned; None sets no limit.
+        clamp_length: the largest value returned, of either sign; None sets no limit.
         like: gives device and type; a type narrower than float32 becomes float32.
+        ahead: how far below 0 they go.
 
     Returns:
-        `[n]`, floating.
+        `[n + ahead]`, floating.
     """
     wide = torch.promote_types(like.dtype, torch.float32)
-    steps = torch.arange(n - 1, -1, -1, device=like.device, dtype=wide)
-    return steps if clamp_length is None else steps.clamp(max=clamp_length)
+    steps = torch.arange(n - 1, -1 - ahead, -1, device=like.device, dtype=wide)
+    return steps if clamp_length is None else steps.clamp(-clamp_length, clamp_length)
 
 
 # %% [markdown]
@@ -287,39 +293,30 @@ class AbsoluteEmbedding(Embedding):
 
 
 # %%
-def mask_future(scores: Tensor) -> Tensor:
-    """Set scores `[..., time, n]` of keys in the future to minus infinity, in place."""
-    time, n = scores.shape[-2:]
-    if time == 1:  # the newest token has no future
-        return scores
-    return scores.add_(scores.new_full((time, n), -torch.inf).triu(n - time + 1))
-
-
-def all_scores(content: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+def all_scores(
+    content: Tensor, keys: Tensor, mask: Mask, bias: Tensor | None = None
+) -> Tensor:
     """Score all pairs: products of query and key, scaled, and what is not content.
 
     Args:
         content: `[batch, heads, time, d_head]`, what meets the keys.
         keys: `[batch, heads, n, d_head]`, of the memory and then of the segment.
-        bias: `[batch, heads, time, n]`, or 1 for `batch` or `heads`; scaled already.
+        mask: who may attend to what.
+        bias: `[batch, heads, time, n]`; scaled already.
 
     Returns:
-        `[batch, heads, time, n]`, minus infinity where a key is in the future.
+        `[batch, heads, time, n]`, minus infinity where a token may not attend.
     """
-    scaled = content * content.shape[-1] ** -0.5
-    return mask_future((scaled @ keys.transpose(-1, -2)).add_(bias))
-
-
-def unfilled(empty: Tensor, keys: Tensor) -> Tensor:
-    """Return `[batch, 1, 1, n]` bool, true for the oldest keys, which hold nothing."""
-    oldest = torch.arange(keys.shape[2], device=keys.device) < empty[:, None]
-    return oldest[:, None, None]
+    scores = (content * content.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    scores = scores if bias is None else scores.add_(bias)
+    return scores.add_(mask.scores)
 
 
 # %% [markdown]
 # [Lanes](streams.ipynb#lanes-each-row-of-the-batch-reads-on) start new texts at
 # different times, so in one batch some memories are full and some are not. An empty
-# slot at zero would still draw weight in the softmax; it is masked instead.
+# slot at zero would still draw weight in the softmax; it is masked instead. A model
+# makes one mask per call, by `causal_mask`, and every layer adds it to its scores.
 #
 # What a part with positions changes is in two methods: `queries` and `positions`.
 # Everything else is shared.
@@ -334,39 +331,34 @@ class ContentAttention(nn.Module):
     with the current weights.
 
     Args:
-        config: `d_model` and `heads` are read.
+        config: `d_model`, `heads` and `kv_heads` are read.
     """
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         width = config.d_model
         self.heads, self.d_head = config.heads, width // config.heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.kv_heads = config.kv_heads or config.heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(width, 2 * self.kv_heads * self.d_head, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def split(self, projected: Tensor) -> tuple[Tensor, ...]:
-        """Cut `[batch, n, parts * d_model]` into parts `[batch, heads, n, d_head]`."""
-        parts = projected.unflatten(-1, (-1, self.heads, self.d_head))
-        return tuple(part.transpose(1, 2) for part in parts.unbind(2))
+    def query(self, x: Tensor) -> Tensor:
+        """Project `[batch, time, d_model]` to `[batch, heads, time, d_head]`."""
+        return self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return query, keys and values of a segment `[batch, time, d_model]`.
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Project states, of a segment or of a memory.
 
-        Returns:
-            Three tensors `[batch, heads, time, d_head]`.
-        """
-        return self.split(self.qkv(x))
-
-    def recall(self, memory: Tensor) -> tuple[Tensor, ...]:
-        """Return keys and values of cached states `[batch, slots, d_model]`.
-
-        The past asks nothing, so the query's third of the weights is left out.
+        Args:
+            x: `[batch, n, d_model]`.
 
         Returns:
-            Two tensors `[batch, heads, slots, d_head]`.
+            Keys and values, each `[batch, kv_heads, n, d_head]`.
         """
-        weight = self.qkv.weight[memory.shape[-1] :]
-        return self.split(nn.functional.linear(memory, weight))
+        both = self.kv(x).unflatten(-1, (2, self.kv_heads, self.d_head))
+        keys, values = both.permute(2, 0, 3, 1, 4)
+        return keys, values
 
     def queries(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Return what meets the keys and what meets the distances.
@@ -379,122 +371,100 @@ class ContentAttention(nn.Module):
         """
         return query, query
 
-    def positions(self, n: int) -> Tensor | None:
-        """Return what stands for the distances n - 1, ..., 0; here there is nothing."""
+    def positions(self, n: int, ahead: int = 0) -> Tensor | None:
+        """Return what stands for the distances n - 1, ..., -ahead; here nothing."""
         return None
 
-    def weights(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        positions: Tensor | None,
-        empty: Tensor | None = None,
-    ) -> Tensor:
-        """Return how much each token attends to each key.
-
-        Args:
-            query: `[batch, heads, time, d_head]`, of the newest tokens, whose keys
-                come last.
-            keys: `[batch, heads, n, d_head]`.
-            positions: what `positions(n)` returned.
-            empty: `[batch]` int64, how many of the oldest keys hold nothing.
-
-        Returns:
-            `[batch, heads, time, n]`; each row sums to 1.
-        """
-        content, bias = self.bias(query, keys, positions, empty)
-        return all_scores(content, keys, bias).softmax(dim=-1)
-
-    def bias(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        positions: Tensor | None,
-        empty: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return what meets the keys, and what is added to the scores that it gets.
-
-        Returns:
-            `[batch, heads, time, d_head]`, and `[batch, heads, time, n]` or, where it
-            is the same for all, 1 for `batch` or `heads`.
-        """
-        content, position = self.queries(query)
-        if positions is None:
-            bias = query.new_zeros(1, 1, query.shape[2], keys.shape[2])
-        else:
-            bias = position_scores(position, positions)
-        if empty is not None:
-            bias = bias.masked_fill(unfilled(empty, keys), -torch.inf)
-        return content, bias
-
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, empty: Tensor | None = None
-    ) -> Tensor:
-        """Attend from each token to the memory and to the tokens up to itself.
-
-        Args:
-            x: `[batch, time, d_model]`, the segment.
-            memory: `[batch, slots, d_model]`, states of earlier segments.
-            empty: `[batch]` int64, how many of the oldest slots hold nothing.
-
-        Returns:
-            `[batch, time, d_model]`.
-        """
-        query, keys, values = self.gather(x, memory)
-        return self.read(query, keys, values, self.positions(keys.shape[2]), empty)
-
-    def gather(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return the segment's queries, and keys and values of memory and segment.
-
-        Args:
-            x: `[batch, time, d_model]`.
-            memory: `[batch, slots, d_model]`.
-
-        Returns:
-            `[batch, heads, time, d_head]`, and twice `[batch, heads, n, d_head]` with
-            n = slots + time.
-        """
-        query, keys, values = self.project(x)
-        if memory is not None:
-            old_keys, old_values = self.recall(memory)
-            keys = torch.cat([old_keys, keys], dim=2)
-            values = torch.cat([old_values, values], dim=2)
-        return query, keys, values
-
-    def read(
         self,
         query: Tensor,
         keys: Tensor,
         values: Tensor,
+        mask: Mask,
         positions: Tensor | None,
-        empty: Tensor | None = None,
     ) -> Tensor:
-        """Attend with keys and values that are there already.
+        """Attend from each token to the keys that the mask leaves it.
 
         Args:
             query: `[batch, heads, time, d_head]`, of the newest tokens, whose keys
                 come last.
-            keys: `[batch, heads, n, d_head]`.
+            keys: `[batch, kv_heads, n, d_head]`.
             values: the same.
-            positions: what `positions(n)` returned.
-            empty: `[batch]` int64, how many of the oldest keys hold nothing.
+            mask: of `time` and n.
+            positions: what `positions(mask.placed, mask.ahead)` returned.
 
         Returns:
             `[batch, time, d_model]`.
         """
         if torch.is_grad_enabled():
-            read = self.weights(query, keys, positions, empty) @ values
+            read = self.weights(query, keys, mask, positions) @ self.spread(values)
         else:
-            content, bias = self.bias(query, keys, positions, empty)
+            content, bias = self.bias(query, keys, mask, positions)
+            bias = (
+                mask.scores.to(query.dtype) if bias is None else bias.add_(mask.scores)
+            )
             attend = nn.functional.scaled_dot_product_attention
-            read = attend(content, keys, values, attn_mask=mask_future(bias))
+            read = attend(content, self.spread(keys), self.spread(values), bias)
         return self.out(read.transpose(1, 2).flatten(2))
+
+    def weights(
+        self, query: Tensor, keys: Tensor, mask: Mask, positions: Tensor | None
+    ) -> Tensor:
+        """Return how much each token attends to each key.
+
+        Args are those of `forward`.
+
+        Returns:
+            `[batch, heads, time, n]`; each row sums to 1.
+        """
+        content, bias = self.bias(query, keys, mask, positions)
+        return all_scores(content, self.spread(keys), mask, bias).softmax(dim=-1)
+
+    def bias(
+        self, query: Tensor, keys: Tensor, mask: Mask, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what meets the keys, and what is added to the scores that it gets.
+
+        Returns:
+            `[batch, heads, time, d_head]`, and `[batch, heads, time, n]` or None. Keys
+            without a distance get 0.
+        """
+        content, position = self.queries(query)
+        if positions is None:
+            return content, None
+        bias = position_scores(position, positions, mask.ahead)
+        placeless = keys.shape[2] - mask.placed
+        return content, nn.functional.pad(bias, (placeless, 0)) if placeless else bias
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Give keys or values to all heads: `[batch, heads, n, d_head]`."""
+        each = self.heads // self.kv_heads
+        return x if each == 1 else x.repeat_interleave(each, dim=1)
+
+    def attend(
+        self, x: Tensor, memory: Tensor | None = None, filled: Tensor | None = None
+    ) -> Tensor:
+        """Attend from a segment to a memory and to the tokens up to each.
+
+        Args:
+            x: `[batch, time, d_model]`, the segment.
+            memory: `[batch, slots, d_model]`, states of earlier segments.
+            filled: `[batch, slots]` bool, false where a slot holds nothing.
+
+        Returns:
+            `[batch, time, d_model]`.
+        """
+        slots = 0 if memory is None else memory.shape[1]
+        states = x if memory is None else torch.cat([memory, x], dim=1)
+        mask = causal_mask(x.shape[1], slots, filled, x)
+        positions = self.positions(slots + x.shape[1])
+        return self(self.query(x), *self.keys_values(states), mask, positions)
 
 
 # %% [markdown]
-# `read` has two ways to the same result. With gradients it forms the weights, which the
-# gradient needs again. Without, it calls PyTorch's fused attention, which makes them in
-# pieces and keeps none; what is not content is passed as a bias.
+# `forward` has two ways to the same result. With gradients it forms the weights, which
+# the gradient needs again. Without, it calls PyTorch's fused attention, which makes
+# them in pieces and keeps none; what is not content is passed as a bias.
 #
 # Five limits: every row of weights sums to 1 and is 0 in the future, a lane whose
 # slots are all empty attends as if there were no memory, a lane with two empty slots as
@@ -506,20 +476,22 @@ class ContentAttention(nn.Module):
 # attend = ContentAttention(sizes)
 # attend.double()
 # memory, x = torch.randn(2, 3, 4, 32, dtype=torch.float64)
-# query, keys, values = attend.project(torch.cat([memory, x], dim=1))
-# weights = attend.weights(query[:, :, 4:], keys, None)
+# query, (keys, values) = attend.query(x), attend.keys_values(torch.cat([memory, x], 1))
+# weights = attend.weights(query, keys, causal_mask(4, 4, None, x), None)
 # print(weights[0, 0].detach().numpy().round(2))
 # assert (weights.sum(-1) - 1).abs().max() < 1e-12
 # assert (weights.triu(5) == 0).all() and (weights.tril(4).sum(-1) > 0.999).all()
-# lanes = attend(x, memory, empty=torch.tensor([0, 2, 4]))
+# filled = torch.arange(4) >= torch.tensor([[0], [2], [4]])
+# lanes = attend.attend(x, memory, filled)
 # for lane, slots in enumerate((memory[0], memory[1, 2:], memory[2, 4:])):
-#     alone = attend(x[lane : lane + 1], slots[None])[0]
+#     alone = attend.attend(x[lane : lane + 1], slots[None])[0]
 #     assert (lanes[lane] - alone).abs().max() < 1e-12, f"lane {lane}"
-# assert (lanes[2:] - attend(x[2:])).abs().max() < 1e-12, "no memory at all"
-# last = attend.read(query[:, :, -1:], keys, values, None)
-# assert (last - attend(x, memory)[:, -1:]).abs().max() < 1e-12, "the last row alone"
+# assert (lanes[2:] - attend.attend(x[2:])).abs().max() < 1e-12, "no memory at all"
+# last = attend(query[:, :, -1:], keys, values, causal_mask(1, 7, None, x), None)
+# whole = attend.attend(x, memory)
+# assert (last - whole[:, -1:]).abs().max() < 1e-12, "the last row alone"
 # with torch.no_grad():
-#     fused = attend(x, memory, empty=torch.tensor([0, 2, 4]))
+#     fused = attend.attend(x, memory, filled)
 # assert (fused - lanes).abs().max() < 1e-12, "with and without gradients"
 
 # %% [markdown]
@@ -536,8 +508,12 @@ class ContentAttention(nn.Module):
 # across[0][0, 2], across[1][0, 2] = 8, 2
 # within[0][0, [2, 4]] = torch.tensor([4, 2])
 # change = {}
+# def newest(past, now):
+#     return attend.attend(absolute(now), absolute(past))[0, -1]
+#
+#
 # for name, text in (("across", across), ("within", within)):
-#     read = [attend(absolute(b), absolute(a))[0, -1] for a, b in ((old, new), text)]
+#     read = newest(old, new), newest(*text)
 #     change[name] = (read[0] - read[1]).abs().max().item()
 #     print(f"exchanged {name} segments: {change[name]:.1e}")
 # assert change["across"] < 1e-14 < 1e-3 < change["within"]
@@ -569,7 +545,7 @@ class ContentAttention(nn.Module):
 # have changed.
 
 # %% tags=["active-ipynb"]
-# w_q, w_k, _ = attend.qkv.weight.chunk(3)
+# w_q, w_k = attend.q.weight, attend.kv.weight[:32]
 # content = Embedding.vectors(absolute, torch.tensor([[7, 3]]), 0)[0]
 # terms = []
 # for place in (4, 5):
@@ -780,26 +756,28 @@ def shift(by_distance: Tensor) -> Tensor:
 
 
 # %%
-def position_scores(position: Tensor, positions: Tensor) -> Tensor:
+def position_scores(position: Tensor, positions: Tensor, ahead: int = 0) -> Tensor:
     """Return terms (b) and (d) of all pairs; with `all_scores` the fast twin.
 
     Args:
         position: `[batch, heads, time, d_head]`, the query with v added.
-        positions: `[heads, n, d_head]`, of the distances n - 1, ..., 0.
+        positions: `[heads, n + ahead, d_head]`, of the distances n - 1, ..., -ahead.
+        ahead: 0, or time - 1.
 
     Returns:
-        `[batch, heads, time, n]`, scaled; where a key is in the future stands what
-        `shift` leaves there.
+        `[batch, heads, time, n]`, scaled; with `ahead` 0, where a key is in the future,
+        stands what `shift` leaves there.
     """
     scale = position.shape[-1] ** -0.5
     if position.shape[2] == 1:
         return (position * scale) @ positions.transpose(1, 2)
 
     # The product with a vector of zeros is the empty column in front. A few more, to a
-    # multiple of eight, are multiplied in less time than one, and skipped as well.
+    # multiple of eight, are multiplied in less time than one, and skipped as well. With
+    # distances below 0 no row runs into the next, and none is needed.
     batch, heads, time, _ = position.shape
-    n = positions.shape[1]
-    spare = 8 - n % 8
+    count = positions.shape[1]
+    spare = 0 if ahead else 8 - count % 8
     padded = nn.functional.pad(positions.transpose(1, 2) * scale, (spare, 0))
 
     # All lanes see the same distances: for each head, one product over all lanes. It is
@@ -807,8 +785,10 @@ def position_scores(position: Tensor, positions: Tensor) -> Tensor:
     rows = torch.bmm(position.transpose(0, 1).flatten(1, 2), padded)
 
     # The shift is a view of it, with rows that begin one number earlier each.
-    strides = time * (n + spare), batch * time * (n + spare), n + spare - 1, 1
-    return rows.as_strided((batch, heads, time, n), strides, time + spare - 1)
+    wide = count + spare
+    strides = time * wide, batch * time * wide, wide - 1, 1
+    shape = batch, heads, time, count - ahead
+    return rows.as_strided(shape, strides, time + spare - 1)
 
 
 # %% [markdown]
@@ -825,16 +805,18 @@ def position_scores(position: Tensor, positions: Tensor) -> Tensor:
 # by_loop = naive_scores(query, keys, positions, u, v)
 # far = (query + v) @ positions.mT
 # by_shift = ((query + u) @ keys.mT + shift(far)) / 8**0.5
-# fast = all_scores(query + u, keys, position_scores(query + v, positions))
+# mask = causal_mask(5, 7, None, keys)
+# fast = all_scores(query + u, keys, mask, position_scores(query + v, positions))
 # known = by_loop.isfinite()
-# assert fast.isfinite().equal(known) and known.equal(~mask_future(no(fast)).isinf())
+# assert fast.isfinite().equal(known) and (known == mask.scores.isfinite()).all()
 # unshifted = ((query + u) @ keys.mT + far) / 8**0.5
 # for name, scores in (("shift", by_shift), ("fast", fast), ("unshifted", unshifted)):
 #     difference = (scores - by_loop)[known].abs().max().item()
 #     print(f"{name:9} differs from the loop by at most {difference:.1e}")
 #     assert (difference < 1e-10) == (name != "unshifted")
 # q, k = torch.randn(1, 4, 64, 8).to(u), torch.randn(1, 4, 128, 8).to(u)
-# two = "all_scores(q, k, position_scores(q, k[0]))"
+# mask = causal_mask(64, 64, None, k)
+# two = "all_scores(q, k, mask, position_scores(q, k[0]))"
 # for form in ("naive_scores(q, k, k[0], u, v)", two):
 #     print(f"{form} takes {1e3 * timeit(form, globals=globals(), number=1):.1f} ms")
 
@@ -867,22 +849,19 @@ class RelativeAttention(ContentAttention):
         """Return the query with u added, for keys, and with v added, for distances."""
         return query + self.u, query + self.v
 
-    def positions(self, n: int) -> Tensor:
-        """Return the projected waves of the distances n - 1, ..., 0.
+    def positions(self, n: int, ahead: int = 0) -> Tensor:
+        """Return the projected waves of the distances n - 1, ..., -ahead.
 
         Args:
             n: how many keys there are.
+            ahead: how far below 0 distances go.
 
         Returns:
-            `[heads, n, d_head]`.
+            `[heads, n + ahead, d_head]`.
         """
-        weight = self.position.weight
-        waves = sinusoids(distances(n, self.clamp_length, weight), weight.shape[1])
-        return (
-            self.position(waves.to(weight.dtype))
-            .unflatten(-1, (self.heads, -1))
-            .transpose(0, 1)
-        )
+        away = distances(n, self.clamp_length, self.u, ahead)
+        waves = sinusoids(away, self.heads * self.d_head).to(self.u.dtype)
+        return self.position(waves).unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
 
 # %% [markdown]
@@ -896,12 +875,12 @@ class RelativeAttention(ContentAttention):
 # relative = RelativeAttention(sizes)
 # relative.double()
 # states = torch.randn(2, 9, 32, dtype=torch.float64)
-# query, keys, _ = relative.project(states)
-# query = query[:, :, 4:]
+# query, (keys, _) = relative.query(states[:, 4:]), relative.keys_values(states)
 # waves = sinusoids(torch.arange(8.0, -1, -1).double(), 32)
-# [[vectors]] = relative.split(relative.position(waves)[None])
+# vectors = relative.position(waves).view(9, 4, 8).transpose(0, 1)
 # scores = naive_scores(query, keys, vectors, relative.u, relative.v)
-# found = relative.weights(query, keys, relative.positions(9))
+# mask = causal_mask(5, 4, None, keys)
+# found = relative.weights(query, keys, mask, relative.positions(9))
 # difference = (found - scores.softmax(-1)).abs().max().item()
 # print(f"part and definition differ by {difference:.1e}")
 # assert difference < 1e-12 and relative.u.shape == relative.v.shape == (4, 1, 8)
@@ -921,9 +900,9 @@ class RelativeAttention(ContentAttention):
 # for name in moved:
 #     places = name == "absolute"
 #     embed, part = (absolute, attend) if places else (plain, relative)
-#     whole = part(embed(tokens))
+#     whole = part.attend(embed(tokens))
 #     for border in range(1, 12):
-#         cut = part(embed(tokens[:, border:]), embed(tokens[:, :border]))
+#         cut = part.attend(embed(tokens[:, border:]), embed(tokens[:, :border]))
 #         difference = (cut - whole[:, border:]).abs().max().item()
 #         moved[name] = max(moved[name], difference)
 #     print(f"{name}: borders change the result by at most {moved[name]:.1e}")
@@ -935,7 +914,8 @@ class RelativeAttention(ContentAttention):
 # The two texts that were one to absolute places are two to relative ones.
 
 # %% tags=["active-ipynb"]
-# reads = [relative(plain(b), plain(a))[0, -1] for a, b in ((old, new), across)]
+# both = (old, new), across
+# reads = [relative.attend(plain(b), plain(a))[0, -1] for a, b in both]
 # now_seen = (reads[0] - reads[1]).abs().max().item()
 # print(f"exchanged across: {now_seen:.1e}, with places {change['across']:.1e}")
 # assert now_seen > 1e-3
@@ -944,16 +924,17 @@ class RelativeAttention(ContentAttention):
 # ### Is one token the last row of many?
 #
 # In decoding, one query meets keys that are there already. Its distances are
-# $n-1, \dots, 0$ in the order of the keys, so nothing has to be shifted, and `read`
-# gives the last row of `forward`. Empty slots are left out by both.
+# $n-1, \dots, 0$ in the order of the keys, so nothing has to be shifted, and one query
+# alone gives the last row of many. Empty slots are left out by both.
 
 # %% tags=["active-ipynb"]
 # states = plain(tokens)
-# query, keys, values = relative.project(states)
-# for empty in (None, torch.tensor([0, 3])):
-#     newest = query[:, :, -1:]
-#     row = relative.read(newest, keys, values, relative.positions(12), empty)
-#     full = relative(states[:, 7:], states[:, :7], empty)[:, -1:]
+# newest, (keys, values) = relative.query(states[:, -1:]), relative.keys_values(states)
+# for empty in (0, 3):
+#     filled = torch.arange(11) >= torch.tensor([[0], [empty]])
+#     mask = causal_mask(1, 11, filled, states)
+#     row = relative(newest, keys, values, mask, relative.positions(12))
+#     full = relative.attend(states[:, 7:], states[:, :7], filled[:, :7])[:, -1:]
 #     difference = (row - full).abs().max().item()
 #     print(f"one query and the last row differ by {difference:.1e}")
 #     assert difference < 1e-12
@@ -1015,8 +996,16 @@ class ShawAttention(ContentAttention):
         rows = config.clamp_length + 1
         self.table = nn.Parameter(torch.randn(self.heads, rows, self.d_head) * 0.02)
 
-    def positions(self, n: int) -> Tensor:
-        """Return the rows of the distances n - 1, ..., 0: `[heads, n, d_head]`."""
+    def positions(self, n: int, ahead: int = 0) -> Tensor:
+        """Return the rows of the distances n - 1, ..., 0: `[heads, n, d_head]`.
+
+        Raises:
+            ValueError: `ahead` is above 0; the table has no rows below.
+        """
+        if ahead:
+            raise ValueError(
+                f"ahead is {ahead}; ShawAttention has no rows for distances below 0"
+            )
         last = self.table.shape[1] - 1
         return self.table[:, distances(n, last, self.table).long()]
 
@@ -1082,7 +1071,7 @@ class OneLayer(nn.Module):
             keep.
         """
         x = self.embedding(tokens, start)
-        return self.head(x + self.attention(x, memory)), x.detach()
+        return self.head(x + self.attention.attend(x, memory)), x.detach()
 
 
 # %% [markdown]
@@ -1219,9 +1208,10 @@ class OneLayer(nn.Module):
 #         for part in (trained[name, seed] for seed in range(3)):
 #             x = part.embedding(text[:, 128 - slots :])
 #             reader: ContentAttention = part.attention
-#             query, keys, _ = reader.project(x)
+#             query, (keys, _) = reader.query(x[:, -1:]), reader.keys_values(x)
 #             rows = reader.positions(slots + 16)
-#             seen = reader.weights(query[:, :, -1:], keys, rows)
+#             mask = causal_mask(1, slots + 15, None, x)
+#             seen = reader.weights(query, keys, mask, rows)
 #             share = seen[..., far >= 31].sum(-1)
 #             drawn[name, slots] += share.mean().item() / 3
 #         print(f"{name:8} {slots:3} slots: {drawn[name, slots]:.1%} beyond 30")
@@ -1274,23 +1264,18 @@ class OneLayer(nn.Module):
 # assert difference.abs().max() < 1e-12
 
 # %% [markdown]
-# > **Deviation.** One matrix makes query, keys and values, as in the official code. The
-# > official code applies the whole of it to the memory as well and throws the memory's
-# > queries away; `recall` makes keys and values only. The result is the same; with as
-# > many slots as tokens, a sixth of these products is saved. There are no biases; the
-# > paper writes none.
+# > **Deviation.** One matrix makes queries, another keys and values. The official code
+# > has one for all three, applies the whole of it to the memory as well and throws the
+# > memory's queries away. The result is the same; with as many slots as tokens, a sixth
+# > of these products is saved. There are no biases; the paper writes none.
 
 # %% tags=["active-ipynb"]
 # from torch.utils.flop_counter import FlopCounterMode
 #
-# _, *theirs = relative.project(states[:, :6])
-# for a, b in zip(relative.recall(states[:, :6]), theirs, strict=True):
-#     assert (a - b).abs().max() < 1e-12
 # past, x, spent = states[:, :4], states[:, 4:8], []
-# two_ways = (relative.gather, (x, past)), (relative.project, (states[:, :8],))
-# for part, given in two_ways:
+# for asking in (x, states[:, :8]):
 #     with FlopCounterMode(display=False) as counter:
-#         part(*given)
+#         relative.query(asking), relative.keys_values(torch.cat([past, x], dim=1))
 #     spent.append(counter.get_total_flops())
 # saved = 1 - spent[0] / spent[1]
 # print(f"products saved with as many slots as tokens: {saved:.1%}")
@@ -1305,7 +1290,7 @@ class OneLayer(nn.Module):
 # %% tags=["active-ipynb"]
 # careless = RelativeAttention(replace(sizes, dropout=0.9)).train()
 # x = torch.randn(1, 6, 32)
-# apart = (careless(x) - careless(x)).abs().max().item()
+# apart = (careless.attend(x) - careless.attend(x)).abs().max().item()
 # print(f"same input, training mode, two readings: {apart} apart")
 # assert apart == 0
 
@@ -1317,7 +1302,7 @@ class OneLayer(nn.Module):
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
 # start = torch.cat([RelativeAttention(wide).u.flatten() for _ in range(8)])
-# content, _, _ = first.project(torch.randn(4, 16, 512))
+# content = first.query(torch.randn(4, 16, 512))
 # print(f"spread of u at the start {start.std():.4f}, of queries {content.std():.2f}")
 # assert start.std() < 0.05 * content.std()
 # assert abs(start.std() - 0.02) < 0.001 and start.mean().abs() < 0.002
@@ -1394,7 +1379,8 @@ class OneLayer(nn.Module):
 # other = rows.clone()
 # other[3] += 1
 # touched = (shift(rows) != shift(other)).any(1).nonzero().flatten().tolist()
-# masked = mask_future(shift(rows)) != mask_future(shift(other))
+# past = causal_mask(5, 7, None, rows).scores[0, 0]
+# masked = shift(rows) + past != shift(other) + past
 # print("row 3 changed; rows that move:", touched, end="; ")
 # print("with the mask:", masked.any(1).nonzero().flatten().tolist())
 # assert touched == [2, 3] and masked.any(1).nonzero().flatten().tolist() == [3]
@@ -1464,7 +1450,7 @@ class OneLayer(nn.Module):
 #         far = distance_matrix(time, slots)
 #         assert far.dtype == torch.int64 and (far.diff() == -1).all(), "future too"
 #         rows = torch.arange(slots + time - 1, -1, -1).repeat(time, 1)
-#         past = mask_future(torch.zeros(time, slots + time)).isfinite()
+#         past = causal_mask(time, slots, None, torch.zeros(1)).scores[0, 0].isfinite()
 #         assert far[past].equal(shift(rows)[past]), f"{time} queries, {slots} slots"
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
@@ -1544,8 +1530,7 @@ class OneLayer(nn.Module):
 #
 # Medium. Write a part that learns nothing about distance: head h, from 0, subtracts
 # $2^{-(h+1)}$ times the distance from its content scores, after their division by
-# $\sqrt{d_{head}}$. `forward` and `read` must work, for any memory. Two methods are
-# enough.
+# $\sqrt{d_{head}}$. It must work for any memory. Two methods are enough.
 #
 # <details><summary>Hint</summary>
 #
@@ -1561,7 +1546,7 @@ class OneLayer(nn.Module):
 #     def queries(self, query):
 #         raise NotImplementedError
 #
-#     def positions(self, n):
+#     def positions(self, n, ahead=0):
 #         raise NotImplementedError
 
 # %% tags=["active-ipynb", "check"]
@@ -1570,24 +1555,25 @@ class OneLayer(nn.Module):
 #     part = SlopeAttention(AttentionConfig(vocabulary=1, d_model=12, heads=2)).double()
 #     for slots in (0, 4, 30):
 #         states = torch.randn(3, slots + 5, 12, dtype=torch.float64)
-#         query, keys, values = part.project(states)
-#         x, query = states[:, slots:], query[:, :, slots:]
+#         x, (keys, values) = states[:, slots:], part.keys_values(states)
+#         query, mask = part.query(x), causal_mask(5, slots, None, x)
 #         far = (slots + torch.arange(5))[:, None] - torch.arange(slots + 5)
 #         slope = torch.tensor([0.5, 0.25]).view(2, 1, 1)
 #         content = query @ keys.mT / 6**0.5
-#         wanted = mask_future(content - slope * far).softmax(-1)
-#         found = part.weights(query, keys, part.positions(slots + 5))
+#         wanted = (content - slope * far + mask.scores).softmax(-1)
+#         found = part.weights(query, keys, mask, part.positions(slots + 5))
 #         assert (found - wanted).abs().max() < 1e-10, f"{slots} slots"
 #         newest, rows = query[:, :, -1:], part.positions(slots + 5)
-#         row = part.read(newest, keys, values, rows)
-#         assert (row - part(x, states[:, :slots])[:, -1:]).abs().max() < 1e-10
+#         row = part(newest, keys, values, causal_mask(1, slots + 4, None, x), rows)
+#         whole = part.attend(x, states[:, :slots])
+#         assert (row - whole[:, -1:]).abs().max() < 1e-10
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
 # class SlopeAttention(ContentAttention):
 #     def queries(self, query):
 #         return query, torch.ones_like(query)
 #
-#     def positions(self, n):
+#     def positions(self, n, ahead=0):
 #         far = distances(n, None, self.out.weight)
 #         slope = 0.5 ** torch.arange(1, self.heads + 1).to(far)
 #         each = -slope[:, None] * far / self.d_head**0.5

@@ -1,0 +1,48 @@
+"""What every model of this site keeps, so that one loop, one evaluator and one decoder
+serve them all.
+
+- `parts`: a model is built from parts, and a config names them.
+- `memory`: what a model carries from segment to segment, and what it returns.
+- `model`: what the loop, the evaluator and the decoder ask of it.
+- `masks`: who may attend to what; made once per call.
+- `checks`: what does not fit is refused, with a message that names both sides.
+- `files`: weights and the whole config in one file.
+"""
+
+from labml_style.contract.checks import (
+    check_memory,
+    check_mode,
+    check_tokens,
+    fraction,
+    integer,
+)
+from labml_style.contract.files import load, save
+from labml_style.contract.masks import Mask, causal_mask
+from labml_style.contract.memory import Memory, Output, Seen, check_savable, load_memory
+from labml_style.contract.model import Model, Past
+from labml_style.contract.parts import AnyPart, Config, Part, build, name_of, part
+
+__all__ = [
+    "AnyPart",
+    "Config",
+    "Mask",
+    "Memory",
+    "Model",
+    "Output",
+    "Part",
+    "Past",
+    "Seen",
+    "build",
+    "causal_mask",
+    "check_memory",
+    "check_mode",
+    "check_savable",
+    "check_tokens",
+    "fraction",
+    "load",
+    "load_memory",
+    "name_of",
+    "part",
+    "save",
+    "integer",
+]

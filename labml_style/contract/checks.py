@@ -1,0 +1,177 @@
+"""What does not fit is refused before it is computed.
+
+Every message names the value, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "check_lanes",
+    "check_memory",
+    "check_mode",
+    "check_tokens",
+    "fraction",
+    "integer",
+]
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """Return a whole number as `int`; NumPy's and others' are taken too.
+
+    Raises:
+        ValueError: it is no whole number, or too small.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(
+            f"{name} is {value!r}; expected an integer of at least {least}"
+        )
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a share of at least 0 and below 1.
+
+    Raises:
+        ValueError: it is outside.
+    """
+    if isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}; expected 0 <= {name} < 1")
+    return value
+
+
+def check_tokens(
+    tokens: Any, vocabulary: int, segment_length: int, device: torch.device
+) -> None:
+    """Raise a `ValueError` where tokens are not `[batch, time]` int64 of a model.
+
+    Args:
+        tokens: what was given.
+        vocabulary: how many different tokens there are.
+        segment_length: most tokens in a segment.
+        device: of the model.
+    """
+    if not isinstance(tokens, Tensor):
+        raise ValueError(
+            f"tokens are a {type(tokens).__name__}; expected a tensor of torch.int64 "
+            "of shape [batch, time]"
+        )
+    if tokens.ndim != 2 or len(tokens) < 1 or tokens.dtype != torch.int64:
+        raise ValueError(
+            f"tokens are {tokens.dtype} of shape {list(tokens.shape)}; expected "
+            "torch.int64 of shape [batch, time]"
+        )
+    if not 1 <= tokens.shape[1] <= segment_length:
+        raise ValueError(
+            f"tokens have time {tokens.shape[1]}; expected 1 to segment_length "
+            f"{segment_length}"
+        )
+    if tokens.device != device:
+        raise ValueError(f"tokens are on {tokens.device}, the model on {device}")
+    # Looking at values makes a GPU wait; a compiled model leaves this out.
+    if not (torch.compiler.is_compiling() or tokens.is_meta):
+        least, most = (int(x) for x in tokens.aminmax())
+        if least < 0 or most >= vocabulary:
+            raise ValueError(
+                f"tokens go from {least} to {most}; expected 0 to {vocabulary - 1} for "
+                f"vocabulary {vocabulary}"
+            )
+
+
+def check_memory(
+    memory: Any,
+    kind: type[Any],
+    batch: int | None,
+    width: int,
+    like: Tensor,
+    layers: int,
+) -> None:
+    """Raise a `ValueError` where a memory is not of a model and its batch.
+
+    Args:
+        memory: what was given.
+        kind: class of the model's own memory. A class with the same fields will do:
+            that of a chapter's notebook and that of its module are alike.
+        batch: lanes; None takes as many as the memory has.
+        width: `d_model`.
+        like: a parameter of the model, for type and device.
+        layers: of the model; a tuple in the memory has one tensor for each.
+    """
+    own = [one.name for one in fields(kind)]
+    given = [one.name for one in fields(memory)] if _is_memory(memory) else None
+    if given != own:
+        what = "no memory" if given is None else f"one of {', '.join(given)}"
+        raise ValueError(
+            f"memory is of type {type(memory).__name__}, {what}; this model's has "
+            f"{', '.join(own)}: give what the model returned as memory"
+        )
+    for name in own:
+        held = getattr(memory, name)
+        if isinstance(held, tuple) and len(held) != layers:
+            raise ValueError(
+                f"memory's {name} are of {len(held)} layers, the model has {layers}"
+            )
+    batch = memory.batch if batch is None else batch
+    for states in memory.tensors():
+        if states.dtype == torch.bool:
+            continue
+        if states.ndim != 3 or (len(states), states.shape[2]) != (batch, width):
+            raise ValueError(
+                f"memory has shape {list(states.shape)}; expected [{batch}, slots, "
+                f"{width}] for batch {batch} and d_model {width}; a new batch starts "
+                "with memory None"
+            )
+        if (states.dtype, states.device) != (like.dtype, like.device):
+            raise ValueError(
+                f"memory is {states.dtype} on {states.device}, the model {like.dtype} "
+                f"on {like.device}"
+            )
+    filled = memory.filled
+    if filled is not None:
+        shape = batch, memory.slots
+        if filled.shape != shape or filled.dtype != torch.bool:
+            raise ValueError(
+                f"memory's filled is {filled.dtype} of shape {list(filled.shape)}; "
+                f"expected torch.bool of shape {list(shape)}, one for each slot"
+            )
+        if filled.device != like.device:
+            raise ValueError(
+                f"filled is on {filled.device}, the model on {like.device}"
+            )
+
+
+def _is_memory(memory: Any) -> bool:
+    return all(hasattr(memory, name) for name in ("tensors", "filled", "slots"))
+
+
+def check_lanes(mask: Any, batch: int) -> None:
+    """Raise a `ValueError` where a mask of lanes is not `[batch]` bool."""
+    if not isinstance(mask, Tensor) or mask.shape != (batch,):
+        shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"mask is {shape}; expected torch.bool of shape [{batch}], one for each "
+            "lane of the memory"
+        )
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask is {mask.dtype}; expected torch.bool")
+
+
+def check_mode(model: nn.Module) -> None:
+    """Raise a `ValueError` where a model would decode with dropout."""
+    if model.training and any(
+        isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules()
+    ):
+        raise ValueError(
+            "the model is in training mode with dropout; decoding is for evaluation: "
+            "call eval() before"
+        )
