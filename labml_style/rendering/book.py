@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from .rows import (
     equation_ids,
     heading_id,
     module_notebook,
+    parse,
+    proved,
     split,
     tags_of,
 )
@@ -64,11 +67,24 @@ class Chapter:
 
     @cached_property
     def anchors(self) -> list[str]:
-        """Every id that a link may point to, in order."""
+        """Every id that a link may point to, in order; folds go with their rows."""
         found = []
         for row in self.rows:
             found += [heading_id(row)] if row.heading else []
             found += [row.id, *inner_ids(row)]
+        return found
+
+    @property
+    def unproved(self) -> list[str]:
+        """What is wrong with its proofs, one message each."""
+        found = []
+        for row in self.rows:
+            if "proof" in row.tags and row.cell is not None:
+                where = f"{self.path}, cell {row.cell + 1}: a proof"
+                if not row.prose:
+                    found.append(f"{where} without the claim in Markdown before it")
+                if not proved(row):
+                    found.append(f"{where} that failed or printed nothing")
         return found
 
     @property
@@ -153,7 +169,9 @@ class Book:
         cells = [cell for cell in notebook["cells"] if _linked(cell)]
         rows = sorted(chapter.rows, key=lambda r: _rank(r.tags))
         targets = [
-            Target(module, d, page, d.name if row.announces == d else row.id)
+            Target(
+                module, d, page, d.name if row.announces == d else row.fold or row.id
+            )
             for row in rows
             for d in reversed(row.defines)
         ]
@@ -171,12 +189,30 @@ class Book:
                 self.index, chapter.module, [code_of(cells[i]) for i in places]
             )
             chapter.references = dict(zip(places, found, strict=True))
-            for place, items in chapter.references.items():
-                for item in items:
-                    if item.target.page != chapter.page:
-                        key = item.target.module, item.target.definition.name
-                        row = _row_of(chapter, place, item.line)
-                        self.used.setdefault(key, {}).setdefault(chapter.page, row)
+            uses = [
+                (item.line in _imported(code_of(cells[place])), place, item)
+                for place, items in chapter.references.items()
+                for item in items
+                if item.target.page != chapter.page
+            ]
+            # An import is a use only where there is no other.
+            for _, place, item in sorted(uses, key=lambda use: use[0]):
+                key = item.target.module, item.target.definition.name
+                row = _row_of(chapter, place, item.line)
+                self.used.setdefault(key, {}).setdefault(chapter.page, row)
+
+    def used_in(self, chapter: Chapter, name: str) -> dict[str, str]:
+        """Where a definition or a member of it is used: page -> row, in reading order.
+
+        Args:
+            chapter: where it is defined.
+            name: its qualified name.
+        """
+        found: dict[str, str] = {}
+        for (module, used), rows in self.used.items():
+            if module == chapter.module and f"{used}.".startswith(f"{name}."):
+                found = rows | found if used != name else found | rows
+        return {page: found[page] for page in self.chapters if page in found}
 
     def href(self, chapter: Chapter, target: Target) -> str:
         """Address of a definition, seen from a chapter."""
@@ -216,6 +252,7 @@ class Book:
         there = self.anchors.get(known)
         if target is not None:
             there = {*target.anchors, *self.moved.get(target.key, {})}
+            there |= {row.fold for row in target.rows}
         if anchor and there is not None and anchor not in there:
             message = f"link to nowhere: {href!r} has no such anchor"
             raise NotebookError(chapter.path, *where, message)
@@ -289,8 +326,8 @@ def _rank(tags: frozenset[str]) -> int:
 
 
 def _check_unique(chapter: Chapter) -> None:
-    """Refuse two equations or boxes with one anchor."""
-    seen: set[str] = set()
+    """Refuse two equations or boxes with one anchor, or one that a heading has."""
+    seen = {heading_id(row) for row in chapter.rows if row.heading}
     for row in chapter.rows:
         for anchor in inner_ids(row):
             if anchor in seen:
@@ -298,6 +335,18 @@ def _check_unique(chapter: Chapter) -> None:
                 message = f"anchor {anchor!r} stands twice; rename the tag or the box"
                 raise NotebookError(chapter.path, *where, message)
             seen.add(anchor)
+
+
+@lru_cache(maxsize=1024)
+def _imported(source: str) -> frozenset[int]:
+    """Lines of a cell that are import statements, counted from 0."""
+    tree = parse(source)
+    return frozenset(
+        line - 1
+        for node in (ast.walk(tree) if tree else ())
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    )
 
 
 def _row_of(chapter: Chapter, cell: int, line: int) -> str:

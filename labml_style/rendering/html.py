@@ -1,4 +1,4 @@
-"""Small pieces of HTML: highlighted code, figures as files, math, signature cards."""
+"""Small pieces of HTML: highlighted code, figures as files, math, boxes."""
 
 from __future__ import annotations
 
@@ -102,22 +102,6 @@ def highlight(
 def pane(code: str, extra: str = "") -> str:
     """A box of code; it takes the focus, so that the arrow keys can scroll it."""
     return f"<pre{extra} tabindex=0><code>{code}</code></pre>"
-
-
-def wrapped(signature: str, width: int = 64) -> str:
-    """A signature over several lines where one is too long."""
-    head, bracket, rest = signature.partition("(")
-    if len(signature) <= width or not bracket:
-        return signature
-    inside, _, tail = rest.rpartition(")")
-    parts, depth, start = [], 0, 0
-    for place, char in enumerate(inside):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            parts.append(inside[start:place].strip())
-            start = place + 1
-    parts.append(inside[start:].strip())
-    return f"{head}(\n    " + ",\n    ".join(parts) + f",\n){tail}"
 
 
 # --- figures -------------------------------------------------------------------------
@@ -253,12 +237,17 @@ def convert_math(soup: BeautifulSoup) -> None:
         node.replace_with(str(node).replace(DOLLAR, r"\$" if code else "$"))
 
 
-BOX = re.compile(r"(Deviation|Pitfall)s?\b", re.IGNORECASE)
-BOX_WORD = re.compile(r"deviation|pitfall", re.IGNORECASE)
+BOX = re.compile(
+    r"(Deviation|Pitfall)s?\b|(What you will find|Use it)\b", re.IGNORECASE
+)
+BOX_WORD = re.compile(r"deviation|pitfall|what you will find|use it", re.IGNORECASE)
 
 
 def convert_boxes(soup: BeautifulSoup) -> list[Tag]:
-    """Turn blockquotes that begin with **Deviation.** or **Pitfall.** into boxes.
+    """Turn blockquotes that begin with the bold name of a box into boxes.
+
+    **Deviation.** and **Pitfall.** stand in the column; **What you will find.** and
+    **Use it.** lie across both columns, one of each on a page.
 
     Args:
         soup: parsed HTML, changed in place.
@@ -276,11 +265,15 @@ def convert_boxes(soup: BeautifulSoup) -> list[Tag]:
         opens = first.get_text().strip().startswith(strong.get_text())
         if kind is None or not opens or quote.find(True) is not first:
             continue
-        name = kind[1].lower()
         quote.name = "aside"
-        quote["class"] = ["lit-box", f"lit-{name}"]
-        words = quote.get_text().split(maxsplit=1)
-        quote["id"] = f"{name}-{slug(words[-1], 5)}"
+        if kind[2]:
+            quote["id"] = slug(kind[2])
+            quote["class"] = ["lit-box", "lit-across", f"lit-{quote['id']}"]
+        else:
+            name = kind[1].lower()
+            words = quote.get_text().split(maxsplit=1)
+            quote["id"] = f"{name}-{slug(words[-1], 5)}"
+            quote["class"] = ["lit-box", f"lit-{name}"]
         found.append(quote)
     return found
 

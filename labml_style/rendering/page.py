@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bs4 import BeautifulSoup, Tag
 
@@ -22,10 +22,9 @@ from .html import (
     keep_dollars,
     pane,
     rendered_boxes,
-    wrapped,
 )
-from .links import Reference, Target
-from .rows import NotebookError, Row, code_of, heading_id
+from .links import Target
+from .rows import TASK, NotebookError, Row, code_of, heading_id, proved
 
 NAME = re.compile(r"[\w.]+")
 
@@ -96,36 +95,71 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
     moved: dict[str, list[str]] = {}
     for old, new in book.moved.get(chapter.key, {}).items():
         moved.setdefault(new, []).extend([old] if old != new else [])
-    folded = False
-    for number, row in enumerate(chapter.rows):
-        titled = row.heading and row.announces is None
-        for name, wanted in ((f"h{number}", titled), (f"p{number}", row.prose)):
-            if wanted and name not in pieces:
-                where = row.prose_cell + 1, row.prose_line + 1
-                raise NotebookError(chapter.path, *where, "this text was not rendered")
-        solution = "solution" in row.tags and row.cell is not None
-        if folded and not solution:
-            parts.append("</details>")
-            folded = False
-        if row.heading:
-            parts += [_alias(a) for a in moved.get(heading_id(row), ())]
-            parts.append(_heading(book, chapter, row, pieces.get(f"h{number}", "")))
-            if row.level == 1 and tools:
-                parts.append(tools)
-                tools = ""
-        if solution and not folded:
-            parts.append("<details class=lit-solution><summary>Solution</summary>")
-            folded = True
-        for anchor in (row.id, *inner_ids(row)):
-            parts += [_alias(old) for old in moved.get(anchor, ())]
-        prose = pieces.get(f"p{number}", "")
-        prose = _prose(book, chapter, row, prose) if prose else ""
-        parts.append(_row(book, chapter, row, prose, pieces.get(f"o{number}", "")))
-    if folded:
-        parts.append("</details>")
+    lead = ""
+    for unit in _units(chapter.rows):
+        filled = []
+        for number, row in unit:
+            titled = row.heading and row.announces is None
+            for name, wanted in ((f"h{number}", titled), (f"p{number}", row.prose)):
+                if wanted and name not in pieces:
+                    where = row.prose_cell + 1, row.prose_line + 1
+                    message = "this text was not rendered"
+                    raise NotebookError(chapter.path, *where, message)
+            if row.heading:
+                parts += [_alias(a) for a in moved.get(heading_id(row), ())]
+                parts.append(_heading(book, chapter, row, pieces.get(f"h{number}", "")))
+                if row.level == 1 and tools:
+                    parts.append(tools)
+                    tools = ""
+            prose = pieces.get(f"p{number}", "")
+            prose = _prose(book, chapter, row, prose) if prose else ""
+            anchors = [
+                a for name in (row.id, *inner_ids(row)) for a in moved.get(name, ())
+            ]
+            aliases = "".join(_alias(old) for old in anchors)
+            output = pieces.get(f"o{number}", "")
+            code = _code(book, chapter, row)
+            filled.append(Filled(row, aliases, prose, code, output))
+        first = filled[0]
+        if first.row.leads:
+            lead = _lead(first)
+        elif _task(first.row):
+            parts.append(_exercise(filled))
+        else:
+            used = _used(book, chapter, first.row)
+            prose = "\n".join(filter(None, (lead, first.prose, used)))
+            parts.append(_row(first, prose))
+            lead = ""
     parts.append(_foot(chapter.notebook))
     body = "\n".join(part for part in parts if part)
     return f'<div class="lit" data-chapter="{chapter.name}">\n{body}\n</div>'
+
+
+class Filled(NamedTuple):
+    """A row and its pieces of HTML."""
+
+    row: Row
+    aliases: str
+    prose: str
+    code: str
+    output: str
+
+
+def _task(row: Row) -> bool:
+    return row.cell is not None and bool(row.tags & TASK)
+
+
+def _units(rows: list[Row]) -> Iterator[list[tuple[int, Row]]]:
+    """The cells of an exercise together, every other row alone."""
+    unit: list[tuple[int, Row]] = []
+    for number, row in enumerate(rows):
+        joins = _task(row) and "exercise" not in row.tags and not row.heading
+        if unit and not (joins and _task(unit[-1][1])):
+            yield unit
+            unit = []
+        unit.append((number, row))
+    if unit:
+        yield unit
 
 
 def _linker(
@@ -158,21 +192,31 @@ def _heading(book: Book, chapter: Chapter, row: Row, rendered: str) -> str:
         text = soup.decode_contents().strip()
         return f'<h{row.level} id="{anchor}">{text}{mark}</h{row.level}>'
     item = row.announces
-    kind = f"<span class=lit-kind>{item.kind}</span> "
-    name = item.name.replace(".", ".<wbr>").replace("_", "_<wbr>")
-    html = (
-        f'<h{row.level} id="{anchor}" class=lit-def>{kind}'
-        f"<code>{name}</code>{mark}</h{row.level}>"
+    owner, _, name = item.name.rpartition(".")
+    owner = f"<span class=lit-owner>{breakable(owner)}.</span><wbr>" if owner else ""
+    kind = "method" if owner else item.kind
+    return (
+        f'<h{row.level} id="{anchor}" class="lit-def lit-def-{kind}">'
+        f"<span class=lm-hidden>{item.kind} </span>"
+        f"<code>{owner}{breakable(name)}</code>{mark}</h{row.level}>"
     )
-    used = book.used.get((chapter.module, item.name), {})
-    if used:
-        links = ", ".join(
-            f'<a href="{book.relative(chapter, page)}#{escape(at)}">'
-            f"{escape(book.chapters[page].title)}</a>"
-            for page, at in used.items()
-        )
-        html += f"\n<p class=lit-used>Used in {links}</p>"
-    return html
+
+
+def breakable(name: str) -> str:
+    """An identifier that breaks between its words, never inside one."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[._])(?=\w)", "<wbr>", name)
+
+
+def _used(book: Book, chapter: Chapter, row: Row) -> str:
+    """Where else a class or function is used; said once, not for each method."""
+    if row.announces is None or "." in row.announces.name:
+        return ""
+    links = ", ".join(
+        f'<a href="{book.relative(chapter, page)}#{escape(at)}">'
+        f"{escape(book.chapters[page].title)}</a>"
+        for page, at in book.used_in(chapter, row.announces.name).items()
+    )
+    return f"<p class=lit-used>Used in {links}</p>" if links else ""
 
 
 def _check_links(book: Book, chapter: Chapter, row: Row, soup: BeautifulSoup) -> None:
@@ -223,55 +267,106 @@ def _wrap_tables(soup: BeautifulSoup | Tag) -> None:
         table.wrap(maker.new_tag("div", attrs={"class": "lit-table", "tabindex": "0"}))
 
 
-def _row(book: Book, chapter: Chapter, row: Row, prose: str, output: str) -> str:
-    code = ""
-    if row.cell is not None and row.lines:
-        source = code_of(chapter.notebook["cells"][row.cell])
-        found = chapter.references.get(row.cell, [])
-        code = highlight(source, row.lines, found, _linker(book, chapter))
-    right = pane(code) if code else ""
-    if "figure" in row.tags and output:
-        fold = "<details class=lit-fold><summary>Code of this figure</summary>"
-        right = f"{_out(output)}{fold}{right}</details>"
-    elif output:
-        right += _out(output)
-    elif row.card is not None:
-        right = _card(chapter, row)
-    if not prose and not right:
+def _code(book: Book, chapter: Chapter, row: Row) -> str:
+    """The pane of a row's code, or nothing."""
+    if row.cell is None or not row.lines:
         return ""
+    source = code_of(chapter.notebook["cells"][row.cell])
+    found = chapter.references.get(row.cell, [])
+    code = highlight(source, row.lines, found, _linker(book, chapter))
+    return pane(code) if code else ""
+
+
+def _fold(summary: str, content: str, kind: str = "lit-fold", anchor: str = "") -> str:
+    anchor = f' id="{escape(anchor)}"' if anchor else ""
+    summary = f"<summary>{summary}</summary>"
+    return f'<details class="{kind}"{anchor}>{summary}{content}</details>'
+
+
+def _row(filled: Filled, prose: str) -> str:
+    """A row: prose left, code and its output right."""
+    row, code, output = filled.row, filled.code, filled.output
     names = ["lit-row"]
-    names += [f"lit-{tag}" for tag in ("exercise", "check") if tag in row.tags]
-    names += ["lit-figure-row"] if "figure" in row.tags and output else []
+    right = code + (_out(output) if output else "")
+    if "proof" in row.tags and code:
+        names.append("lit-proof")
+        tick = "<span class=lit-tick role=img aria-label=Holds>✓</span>"
+        shown = _out((tick if proved(row) else "") + output) if output else ""
+        right = shown + _fold("Code of this proof", code, anchor=row.fold)
+    elif "figure" in row.tags and output:
+        names.append("lit-figure-row")
+        right = _out(output) + _fold("Code of this figure", code)
+    elif "idea" in row.tags and code:
+        names.append("lit-idea")
+        right = f"<p class=lit-label>The idea</p>{right}" if row.opens else right
+    above, prose, below = _across(prose)
+    if not above and not prose and not right:
+        return ""
+    if not prose and not right:  # a box that stands alone
+        above, prose = "", above
     names += [] if right else ["lit-wide"]
-    anchor, kind = escape(row.id), " ".join(names)
-    mark = f'<a class=lit-anchor href="#{anchor}" aria-label="This row">#</a>'
-    mark = "" if row.heading else mark  # the heading above has its own
-    left = f"<div class=lit-doc>{prose}{mark}</div>" if prose else ""
+    left = f"<div class=lit-doc>{prose}{_mark(row)}</div>" if prose else ""
     right = f"\n<div class=lit-code>{right}</div>" if right else ""
-    row_tag = f'<div class="{kind}" id="{anchor}" data-hash={row.hash}>'
-    return f"{row_tag}\n{left}{right}\n</div>"
+    return f"{above}{_opened(filled, names)}\n{left}{right}\n</div>{below}"
 
 
-def _card(chapter: Chapter, row: Row) -> str:
-    """The signature of the definition that a prose row introduces."""
-    assert row.card is not None
-    card = row.card
-    members = [
-        r.announces.signature
-        for r in chapter.rows
-        if r.announces is not None
-        and r.announces.name.startswith(card.name + ".")
-        and not r.announces.name.endswith("__init__")
-    ]
-    text = wrapped(card.signature)
-    text += "".join(f"\n    {line}" for line in members)
-    name = card.name.rpartition(".")[2]
-    start = len("class ") if card.kind == "class" else 0
-    target = Target(chapter.module, card, chapter.page, card.name)
-    itself = Reference(0, start, start + len(name), target)
-    href = f'<a href="#{escape(card.name)}">'
-    inner = highlight(text, None, [itself], lambda _, inside: f"{href}{inside}</a>")
-    return pane(inner, " class=lit-card")
+def _opened(filled: Filled, names: list[str]) -> str:
+    anchor, kind = escape(filled.row.id), " ".join(names)
+    row_tag = f'<div class="{kind}" id="{anchor}" data-hash={filled.row.hash}>'
+    return row_tag + filled.aliases
+
+
+def _mark(row: Row) -> str:
+    """The address of a row that has no heading above with its own."""
+    if row.heading:
+        return ""
+    return f'<a class=lit-anchor href="#{escape(row.id)}" aria-label="This row">#</a>'
+
+
+def _lead(filled: Filled) -> str:
+    """Prose that stands beside the definition that follows it."""
+    anchor = escape(filled.row.id)
+    return f'<div class=lit-lead id="{anchor}">{filled.aliases}{filled.prose}</div>'
+
+
+def _across(prose: str) -> tuple[str, str, str]:
+    """Prose without the boxes that lie across both columns: above, rest, below."""
+    if "lit-across" not in prose:
+        return "", prose, ""
+    soup = BeautifulSoup(prose, "html.parser")
+    above, below = "", ""
+    for box in soup.find_all("aside", class_="lit-across"):
+        first = not any(str(node).strip() for node in box.previous_siblings)
+        box.extract()
+        above, below = (above + str(box), below) if first else (above, below + str(box))
+    return above, soup.decode_contents().strip(), below
+
+
+def _exercise(unit: list[Filled]) -> str:
+    """A task beside its row of folds: hint, stub, check and solution."""
+    first = unit[0]
+    folds, task = [], ""
+    for filled in unit:
+        row = filled.row
+        kind = next(k for k in ("exercise", "check", "solution") if k in row.tags)
+        prose = filled.prose
+        if kind == "exercise":
+            soup = BeautifulSoup(prose, "html.parser")
+            for hint in soup.find_all("details", recursive=False):
+                folds.append(str(hint.extract()))
+            task, prose = soup.decode_contents().strip(), ""
+        content = prose + filled.code
+        content += _out(filled.output) if filled.output else ""
+        name = "Stub" if kind == "exercise" else kind.capitalize()
+        anchor = row.fold if filled is first else row.id
+        if filled is not first:
+            content = filled.aliases + content
+        folds.append(_fold(name, content, f"lit-fold lit-{kind}", anchor))
+    left = f"<div class=lit-doc>{task}{_mark(first.row)}</div>\n" if task else ""
+    return (
+        f"{_opened(first, ['lit-row', 'lit-task'])}\n{left}"
+        f"<div class=lit-code><div class=lit-folds>{''.join(folds)}</div></div>\n</div>"
+    )
 
 
 def toc(chapter: Chapter) -> list[tuple[int, str, str]]:

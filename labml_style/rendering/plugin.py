@@ -32,7 +32,7 @@ from mkdocs.config import config_options as option
 from mkdocs.config.base import Config
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.plugins import BasePlugin, event_priority
+from mkdocs.plugins import BasePlugin, event_priority, get_plugin_logger
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
@@ -40,14 +40,15 @@ from mkdocs.structure.toc import get_toc
 from .anchors import read_moved
 from .bibliography import references_markdown
 from .book import Chapter, read_book
-from .page import arrange, boxes, split_notebook, toc
+from .page import arrange, boxes, breakable, split_notebook, toc
 from .rows import NotebookError
-from .slim import slim
 
 # mkdocs-jupyter imports jsonschema, and that imports this package where it is present,
 # for a format no notebook uses. It compiles 39 grammars at import, which takes longer
 # than building a site.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+log = get_plugin_logger("labml-style")
 
 
 class LabmlStyleConfig(Config):
@@ -90,6 +91,9 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             )
         except NotebookError as error:
             raise PluginError(str(error)) from error
+        for chapter in self.book.chapters.values():
+            for message in chapter.unproved:
+                log.warning(message)  # which a strict build does not pass
         for file in files.documentation_pages():
             text = file.content_string if file.src_uri.endswith(".md") else ""
             cited = "<!-- references -->" in text.split("\n")
@@ -194,7 +198,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         return self.root / self.config.modules.replace(".", "/") / f"{chapter.name}.py"
 
     def on_post_page(self, output: str, page: Page, config: MkDocsConfig) -> str:
-        """Write a chapter's files beside its page, and any page without ballast."""
+        """Write a chapter's files beside its page."""
         chapter = self.book.chapters.get(page.file.src_uri)
         if chapter is not None:
             folder = Path(config.site_dir) / chapter.url
@@ -204,14 +208,44 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             for source in {chapter.source, self._module(chapter)}:
                 if source.exists():
                     (folder / source.name).write_bytes(source.read_bytes())
-        return slim(output)
+        return output
 
-    def on_post_template(
-        self, output_content: str, *, template_name: str, config: MkDocsConfig
-    ) -> str:
-        """Make the page for what is missing as light as the others."""
-        page = template_name.endswith(".html")
-        return slim(output_content) if page else output_content
+    @event_priority(-100)
+    def on_post_build(self, config: MkDocsConfig) -> None:
+        """Take TeX out of the search index, once the search plugin has written it."""
+        path = Path(config.site_dir) / "search" / "search_index.json"
+        if path.exists():
+            index = json.loads(path.read_text(encoding="utf-8"))
+            for entry in index["docs"]:
+                for part in ("title", "text"):
+                    entry[part] = without_tex(entry[part])
+            text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+            path.write_text(text, encoding="utf-8")
+
+
+def without_tex(text: str) -> str:
+    r"""Text of the search index with readable words for `\(...\)` and `\[...\]`.
+
+    Names stay, commands and braces go: `\(n_s\)` is `n_s`, and `\(\frac{a}{b}\)` is
+    `a b`.
+
+    Args:
+        text: HTML of an entry; a formula's characters are escaped there.
+    """
+
+    def readable(found: re.Match[str]) -> str:
+        tex = re.sub(r"\\(?:begin|end|tag)\*?\{[^}]*\}", " ", found[1] or found[2])
+        tex = re.sub(GREEK, r"\1", tex)
+        tex = re.sub(r"\\[a-zA-Z]+|\\.|[{}]|&amp;", " ", tex)
+        return " ".join(tex.split())
+
+    return re.sub(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", readable, text, flags=re.DOTALL)
+
+
+GREEK = re.compile(
+    r"\\(alpha|beta|gamma|delta|epsilon|theta|lambda|mu|pi|rho|sigma|tau|phi|psi|omega"
+    r"|Delta|Sigma|Omega)(?![a-zA-Z])"
+)
 
 
 def repository(pyproject: Path) -> str:
@@ -254,7 +288,7 @@ def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
         while stack[-1][0] >= level:
             stack.pop()
         children: list[Any] = []
-        name = escape(plain)
+        name = re.sub(r"\w{20,}", lambda word: breakable(word[0]), escape(plain))
         token = {"level": level, "id": anchor, "name": name, "html": name}
         token |= {"data-toc-label": "", "children": children}
         stack[-1][1].append(token)

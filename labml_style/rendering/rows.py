@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
-WHOLE = frozenset({"exercise", "check", "solution", "figure"})
+TASK = frozenset({"exercise", "check", "solution"})
+WHOLE = TASK | {"figure", "proof"}
 OUTPUT_LIMIT = 300_000
 IMAGES = ("image/svg+xml", "image/png")
 
@@ -75,7 +76,8 @@ class Row:
         heading: text of a heading that stands before the row.
         level: level of that heading, 1 to 6.
         announces: the definition that the heading announces, if it is one.
-        card: the definition that follows a prose row: its signature fills the column.
+        opens: whether it is the first row of its code cell.
+        leads: whether the prose belongs beside the definition that follows.
     """
 
     id: str = ""
@@ -90,8 +92,15 @@ class Row:
     heading: str = ""
     level: int = 0
     announces: Definition | None = None
-    card: Definition | None = None
+    opens: bool = False
+    leads: bool = False
     hash: str = ""
+
+    @property
+    def fold(self) -> str:
+        """Anchor of the folded code of a proof or a stub; else empty."""
+        folded = self.cell is not None and self.tags & {"proof", "exercise"}
+        return f"{self.id}--code" if folded else ""
 
 
 def slug(text: str, words: int = 12) -> str:
@@ -325,28 +334,44 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
 LISTS = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises"}
 NOTES = ("Returns", "Yields", "Source", "Shapes", "Note")
 EXAMPLES = ("Example", "Examples")
+# What is folded, and what the fold's summary calls it.
+FOLDED = {
+    "Args": "arguments",
+    "Attributes": "attributes",
+    "Returns": "result",
+    "Yields": "result",
+    "Raises": "errors",
+}
 
 
 def from_docstring(text: str) -> str:
-    """Markdown of a docstring: its Google-style sections become lists and labels."""
-    result: list[str] = []
-    section = ""
+    """Markdown of a docstring: its Google-style sections become lists and labels.
 
-    def leave() -> str:
-        result.extend(["```"] if section in EXAMPLES else [])
-        return ""
+    Arguments, attributes, result and errors go into one fold at the end, so that a long
+    list does not push the code apart.
+    """
+    shown: list[str] = []
+    folded: list[str] = []
+    inside: list[str] = []  # what is folded, in the words of the summary
+    section, result = "", shown
+
+    def leave() -> None:
+        shown.extend(["```"] if section in EXAMPLES else [])
 
     for line in inspect.cleandoc(text).split("\n"):
         title = re.fullmatch(r"(\w+):", line)
         note = re.match(rf"({'|'.join(NOTES)}):\s+(.*)", line)
-        if title and title[1] in (*LISTS, *NOTES, *EXAMPLES):
+        opened = title[1] if title else note[1] if note else ""
+        if opened in (*LISTS, *NOTES, *EXAMPLES):
             leave()
-            section = title[1]
-            result += ["", f"**{LISTS.get(section, section)}**", ""]
-            result += ["```python"] if section in EXAMPLES else []
-        elif note:
-            section = leave()
-            result += ["", f"**{note[1]}** {note[2]}"]
+            section = "" if note else opened
+            result = folded if opened in FOLDED else shown
+            inside += [FOLDED[opened]] if opened in FOLDED else []
+            result += ["", f"**{LISTS.get(opened, opened)}**"]
+            if note:
+                result[-1] += f" {note[2]}"
+            else:
+                result += ["", *(["```python"] if section in EXAMPLES else [])]
         elif section and line.startswith("    "):
             item = re.match(
                 r"    ([*\w.`][*\w.`, ]*?)(?: \([^)]*\))?:(?:\s+|$)(.*)", line
@@ -360,11 +385,22 @@ def from_docstring(text: str) -> str:
             else:
                 result.append(line.removeprefix("    "))
         else:
-            if line.strip():
-                section = leave()
+            if line.strip() and section:
+                leave()
+                section, result = "", shown
+            elif not line.strip() and not section:
+                result = shown
             result.append(line)
     leave()
-    return "\n".join(result).strip()
+    if folded:
+        words = list(dict.fromkeys(inside))
+        summary = ", ".join(words).capitalize()
+        shown += ["", f"<details class=lit-args><summary>{summary}</summary>"]
+        label = folded[1].removeprefix("**").removesuffix("**")
+        if label == summary:  # it stands alone, and the summary says it
+            del folded[1]
+        shown += [*folded, "", "</details>"]
+    return "\n".join(shown).strip()
 
 
 # --- rows ----------------------------------------------------------------------------
@@ -459,7 +495,7 @@ def split(notebook: dict[str, Any], name: str = "notebook") -> list[Row]:
                     pending.prose_line,
                 )
             else:
-                pending.card = first.announces if pending.prose else None
+                pending.leads = bool(pending.prose)
                 rows.append(pending)
             pending = None
         rows += new
@@ -493,6 +529,7 @@ def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
             row.heading = piece.definition.name
             row.level = min(max(level, 1) + 1 + piece.definition.name.count("."), 6)
         rows.append(row)
+    rows[0].opens = True
     rows[-1].outputs = list(cell.get("outputs", ()))
     return rows
 
@@ -522,7 +559,7 @@ def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
             stem = "-".join(current.split("-")[:4])
             words = slug(row.prose, 4) or slug(shown, 3) or "row"
             base = f"{stem}--{words}" if current else words
-            if re.match(r"(eq|deviation|pitfall)-", base):
+            if re.match(r"(eq|deviation|pitfall)-|(what-you-will-find|use-it)$", base):
                 base = f"row-{base}"  # those belong to equations and boxes
         row.id, count = base, 1
         while row.id in taken:
@@ -541,6 +578,17 @@ def equation_ids(markdown: str) -> list[str]:
 def heading_id(row: Row) -> str:
     """The anchor of the heading before a row."""
     return row.heading if row.announces else slug(row.heading)
+
+
+def proved(row: Row) -> bool:
+    """Whether a proof ran to its end and printed what it found."""
+    failed = any(output.get("output_type") == "error" for output in row.outputs)
+    printed = "".join(
+        "".join(output.get("text", ""))
+        for output in row.outputs
+        if output.get("output_type") == "stream" and output.get("name") == "stdout"
+    )
+    return bool(printed.strip()) and not failed
 
 
 # --- checks --------------------------------------------------------------------------
@@ -607,6 +655,7 @@ __all__ = [
     "fragments",
     "from_docstring",
     "module_notebook",
+    "proved",
     "slug",
     "split",
 ]

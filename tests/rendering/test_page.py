@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 from labml_style.figures.palette import LIGHT_TO_DARK
 from labml_style.rendering import Chapter, NotebookError, render_notebook
@@ -20,7 +20,6 @@ from labml_style.rendering.html import (
     convert_math,
     figure,
     highlight,
-    wrapped,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -160,45 +159,167 @@ def test_refusals_name_the_place(tmp_path: Path, text: str, message: str) -> Non
     assert message in str(error.value)
 
 
-def test_no_column_is_empty_where_an_idea_is_introduced(tmp_path: Path) -> None:
-    source = 'class A:\n    """A."""\n    def m(self, x: int) -> int:\n        """M."""'
-    page = render(
-        tmp_path,
-        markdown("# T\n\nIdea."),
-        {"cell_type": "code", "source": source},
-        markdown("Alone."),
+def code(source: str, *tags: str, printed: str = "") -> dict[str, Any]:
+    outputs = [{"output_type": "stream", "name": "stdout", "text": printed}]
+    metadata = {"tags": list(tags)}
+    cell = {"cell_type": "code", "source": source, "metadata": metadata}
+    return cell | {"outputs": outputs if printed else []}
+
+
+def parsed(tmp_path: Path, *cells: dict[str, Any]) -> BeautifulSoup:
+    return BeautifulSoup(render(tmp_path, *cells).html, "html.parser")
+
+
+def one(soup: BeautifulSoup | Tag, selector: str) -> Tag:
+    (found,) = soup.select(selector)
+    return found
+
+
+def test_prose_stands_beside_the_definition_it_introduces(tmp_path: Path) -> None:
+    source = (
+        'class A:\n    """Words."""\n    def m(self, x: int) -> int:\n        """M."""'
     )
-    soup = BeautifulSoup(page.html, "html.parser")
-    card = soup.select_one(".lit-row .lit-card")
-    assert card is not None
-    assert card.get_text() == "class A()\n    m(x: int) -> int"
+    soup = parsed(tmp_path, markdown("# T\n\nIdea."), code(source), markdown("Alone."))
+    row = one(soup, "#A--row")
+    assert one(row, ".lit-doc").get_text().split() == ["Idea.", "Words."]
+    assert one(row, ".lit-lead")["id"] == "idea"
+    assert row.select_one(".lit-code") is not None
+    heading = row.find_previous_sibling()
+    assert isinstance(heading, Tag) and heading["id"] == "A"
+    assert soup.get_text().count("class A") == 2, "the heading and the code, no card"
     for row in soup.select(".lit-row"):
         wide = "lit-wide" in row["class"]
         assert wide == (row.select_one(".lit-code") is None)
 
 
-def test_a_solution_is_folded(tmp_path: Path) -> None:
-    tags = {"tags": ["solution", "skip-execution", "active-ipynb"]}
+def test_a_method_is_named_after_its_class_and_breaks_between_words(
+    tmp_path: Path,
+) -> None:
+    source = 'class TallStone:\n    """S."""\n    def fall_far(self):\n        """M."""'
+    soup = parsed(tmp_path, markdown("# T"), code(source))
+    method = soup.find(id="TallStone.fall_far")
+    assert isinstance(method, Tag)
+    assert "lit-def-method" in method["class"]
+    assert one(method, ".lit-owner").get_text() == "TallStone."
+    assert "fall_<wbr/>far" in str(method) and "Tall<wbr/>Stone" in str(method)
+    assert "lit-def-class" in one(soup, "#TallStone")["class"]
+
+
+def test_the_idea_is_open_and_marked_once(tmp_path: Path) -> None:
+    cell = code("def f():\n    return 1\n\n\n# Then.\nf()", "active-ipynb", "idea")
+    soup = parsed(tmp_path, markdown("# T\n\nWhy."), cell, code("f()"))
+    rows = soup.select(".lit-idea")
+    assert len(rows) == 2, "its comments stand in the prose as elsewhere"
+    assert one(soup, ".lit-label").get_text() == "The idea"
+    assert rows[0].select_one(".lit-label") is not None
+    assert not soup.select("details")
+
+
+def test_a_proof_shows_claim_tick_and_line_and_folds_its_code(tmp_path: Path) -> None:
+    cell = code(
+        "# Why.\nassert 1 < 2\nprint(1)", "active-ipynb", "proof", printed="1\n"
+    )
+    page = render(tmp_path, markdown("# T\n\n## H\n\nOne is less."), cell)
+    row = one(BeautifulSoup(page.html, "html.parser"), ".lit-proof")
+    assert one(row, ".lit-doc").get_text().strip() == "One is less."
+    fold = one(row, "details")
+    assert not fold.has_attr("open")
+    assert "assert 1 < 2" in fold.get_text() and "# Why." in fold.get_text()
+    assert one(row, ".lit-tick").find_parent("details") is None
+    printed = row.find("pre")
+    assert isinstance(printed, Tag)
+    assert printed.get_text().strip() == "1" and printed.find_parent("details") is None
+    assert page.unproved == []
+
+
+FAILED = {"output_type": "error", "ename": "E", "evalue": "", "traceback": ["E"]}
+WARNED = {"output_type": "stream", "name": "stderr", "text": "a warning"}
+PRINTED = {"output_type": "stream", "name": "stdout", "text": "1\n"}
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [[], [WARNED], [PRINTED, FAILED], [PRINTED | {"text": " \n"}]],
+    ids=["nothing", "a warning", "an error", "white space"],
+)
+def test_what_is_not_proved_has_no_tick(
+    tmp_path: Path, outputs: list[dict[str, Any]]
+) -> None:
+    cell = code("1 / 0", "proof", "raises-exception") | {"outputs": outputs}
+    page = render(tmp_path, markdown("# T\n\nTrue."), cell)
+    assert "lit-tick" not in page.html and "✓" not in page.html
+    assert page.unproved == [
+        f"{page.path}, cell 2: a proof that failed or printed nothing"
+    ]
+
+
+def test_a_proof_needs_a_claim(tmp_path: Path) -> None:
+    page = render(tmp_path, markdown("# T"), code("print(1)", "proof", printed="1"))
+    (message,) = page.unproved
+    assert message.endswith("cell 2: a proof without the claim in Markdown before it")
+
+
+HINT = "<details><summary>Hint</summary>\n\nThink of $x$.\n\n</details>"
+
+
+def test_an_exercise_is_a_task_and_a_row_of_folds(tmp_path: Path) -> None:
     page = render(
         tmp_path,
-        markdown("# T"),
-        {"cell_type": "code", "source": "a = 1", "metadata": tags},
-        {"cell_type": "code", "source": "b = 1"},
+        markdown(f"# T\n\nText.\n\n## One\n\nAdd.\n\n{HINT}"),
+        code("def f(): raise NotImplementedError", "exercise"),
+        code("f()", "check", printed="not solved yet\n"),
+        markdown("It adds."),
+        code("def f(): return 1", "solution"),
+        markdown("## Two\n\nAgain."),
+        code("def g(): raise NotImplementedError", "exercise"),
     )
     soup = BeautifulSoup(page.html, "html.parser")
-    inside = soup.select("details.lit-solution .lit-row")
-    assert [r.get_text(" ", strip=True) for r in inside] == ["a = 1"]
-
-
-def test_long_signatures_are_wrapped() -> None:
-    text = "f(alpha: dict[str, int], beta: tuple[int, int] = (1, 2), gamma: str = 'x')"
-    assert wrapped(text).split("\n") == [
-        "f(",
-        "    alpha: dict[str, int],",
-        "    beta: tuple[int, int] = (1, 2),",
-        "    gamma: str = 'x',",
-        ")",
+    first, second = soup.select(".lit-task")
+    assert one(first, ".lit-doc").get_text().strip() == "Add."
+    folds = first.select(".lit-folds > details")
+    assert [f.summary and f.summary.get_text() for f in folds] == [
+        *("Hint", "Stub", "Check", "Solution")
     ]
+    assert not any(f.has_attr("open") for f in folds)
+    assert "not solved yet" in folds[2].get_text()
+    assert "It adds." in folds[3].get_text()
+    assert len(second.select("details")) == 1
+    for anchor in page.anchors:
+        assert soup.find(id=anchor) is not None, anchor
+
+
+def test_a_solution_is_folded(tmp_path: Path) -> None:
+    cells = [code("a = 1", "solution", "skip-execution"), code("b = 1")]
+    soup = parsed(tmp_path, markdown("# T"), *cells)
+    inside = soup.select("details.lit-solution pre")
+    assert [pre.get_text() for pre in inside] == ["a = 1"]
+
+
+FIND = "> **What you will find.**\n>\n> - One.\n> - [Two](#t)."
+USE = (
+    "> **Use it.** So:\n>\n> - a list\n>\n> ```console\n> $ pip install x\n> # y\n> ```"
+)
+
+
+def test_boxes_lie_across_both_columns(tmp_path: Path) -> None:
+    text = f"# T\n\n{FIND}\n\nPromise.\n\n{USE}"
+    page = render(tmp_path, markdown(text), code("1"))
+    soup = BeautifulSoup(page.html, "html.parser")
+    above, row, below = soup.select("h1 ~ *")[:3]
+    assert above["id"] == "what-you-will-find" and below["id"] == "use-it"
+    assert {"lit-box", "lit-across"} <= set(above["class"]) & set(below["class"])
+    assert len(above.select("li")) == 2
+    assert one(row, ".lit-doc").get_text().strip() == "Promise."
+    assert {"what-you-will-find", "use-it"} <= set(page.anchors)
+    assert one(below, "pre").get_text() == "$ pip install x\n# y\n"
+    assert one(below, "ul").get_text().strip() == "a list"
+    alone = one(parsed(tmp_path, markdown(f"# T\n\n{FIND}")), ".lit-row")
+    assert "lit-wide" in alone["class"] and one(alone, "aside.lit-across")
+
+
+def test_a_box_and_a_heading_do_not_share_an_anchor(tmp_path: Path) -> None:
+    with pytest.raises(NotebookError, match="'use-it' stands twice"):
+        render(tmp_path, markdown(f"# T\n\n## Use it\n\n{USE}"))
 
 
 def test_style_in_an_output_does_not_cut_the_page(tmp_path: Path) -> None:
@@ -323,21 +444,19 @@ def test_formulas_of_outputs_are_wrapped(tmp_path: Path) -> None:
 
 
 def test_a_check_links_to_the_stub_and_a_name_to_the_module(tmp_path: Path) -> None:
-    def cell(source: str, *tags: str) -> dict[str, Any]:
-        metadata = {"tags": list(tags)}
-        return {"cell_type": "code", "source": source, "metadata": metadata}
-
     page = render(
         tmp_path,
         markdown("# T"),
-        cell('def f():\n    """Public."""'),
-        cell("def f(): return 2", "active-ipynb"),
-        cell("def g(): raise NotImplementedError", "active-ipynb", "exercise"),
-        cell("f(), g()", "active-ipynb", "check"),
-        cell("def g(): return 1", "active-ipynb", "solution"),
+        code('def f():\n    """Public."""'),
+        code("def f(): return 2", "active-ipynb"),
+        code("def g(): raise NotImplementedError", "active-ipynb", "exercise"),
+        code("f(), g()", "active-ipynb", "check"),
+        code("def g(): return 1", "active-ipynb", "solution"),
     )
     links = BeautifulSoup(page.html, "html.parser").select(".lit-check pre > code a")
-    assert [a["href"] for a in links] == ["#f", "#g"]
+    assert [a["href"] for a in links] == ["#f", "#g--code"]
+    stub = page.html.partition('id="g--code"')[2]
+    assert stub.startswith("><summary>Stub")
 
 
 def test_a_long_module_is_lexed_once() -> None:

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
+
+from labml_style.rendering.plugin import without_tex
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -76,6 +79,7 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
     (folder / "notebooks/stone.ipynb").write_text(text)
     other = json.loads(text)
     source = "from stones.stone import Stone\nfrom stones.tools import shake\nshake(1)"
+    source += "\n\n# Here it falls.\nStone(1.0).fall(2.0)"
     cell = {"cell_type": "code", "id": "b", "metadata": {}, "outputs": []}
     other["cells"] = [
         {
@@ -123,10 +127,19 @@ def test_names_link_across_pages_and_back(built: Path) -> None:
     link = page(built, "other").select_one('pre > code a[href="../stone/#Stone"]')
     assert link is not None
     assert link["data-signature"] == "class Stone(mass: float)"
-    used = page(built, "stone").select_one("#Stone + .lit-used a")
-    assert used is not None
-    assert str(used["href"]).startswith("../other/#")
+
+
+def test_a_class_tells_once_where_it_is_used(built: Path) -> None:
+    stone = page(built, "stone")
+    (used,) = stone.select(".lit-used a")
+    row = used.find_parent(id="Stone--row")
+    assert row is not None, "beside the class, not beside its method"
     assert used.get_text() == "Other"
+    address, _, anchor = str(used["href"]).partition("#")
+    assert address == "../other/"
+    there = page(built, "other").find(id=anchor)
+    assert there is not None
+    assert "Stone(1.0).fall(2.0)" in there.get_text(), "not its import, not another row"
 
 
 def test_support_modules_have_pages(built: Path) -> None:
@@ -150,7 +163,8 @@ def test_a_moved_anchor_still_stands(built: Path) -> None:
     for old, new in MOVED.items():
         assert len(stone.find_all(id=old)) == 1, old
         if old not in ("old-name", new):
-            row = stone.select_one(f"#{old} + .lit-row")
+            (alias,) = stone.find_all(id=old)
+            row = alias.find_parent(class_="lit-row")
             assert row is not None
             assert row["id"] == new or row.find(id=new) is not None
 
@@ -201,6 +215,50 @@ def test_search_finds_what_stands_under_a_definition(built: Path) -> None:
     index = json.loads((built / "site/search/search_index.json").read_text())
     found = {d["location"]: d["text"] for d in index["docs"]}
     assert "Metres fallen" in found["stone/#Stone.fall"]
+    assert "in seconds" in found["stone/#Stone.fall"], "folded text is found too"
+
+
+def test_search_shows_no_tex(built: Path) -> None:
+    index = json.loads((built / "site/search/search_index.json").read_text())
+    shown = " ".join(d["title"] + d["text"] for d in index["docs"])
+    assert "\\(" not in shown and "\\[" not in shown and "\\tfrac" not in shown
+    assert "falls for t seconds" in shown
+
+
+@pytest.mark.parametrize(
+    ("tex", "words"),
+    [
+        (r"a \(n_s\) b", "a n_s b"),
+        (r"\[\frac{a}{b} &lt; \alpha_1 \tag{3}\]", "a b &lt; alpha_1"),
+        (r"\(\mathrm{softmax}(x)\), \(y\)", "softmax (x), y"),
+        (r"no \tag and $5", r"no \tag and $5"),
+    ],
+)
+def test_tex_becomes_words(tex: str, words: str) -> None:
+    assert without_tex(tex) == words
+
+
+@pytest.mark.parametrize("printed", ["", "0 metres"])
+def test_a_proof_that_prints_nothing_stops_a_strict_build(
+    tmp_path: Path, printed: str
+) -> None:
+    folder = site(tmp_path / "s")
+    path = folder / "notebooks/other.ipynb"
+    notebook = json.loads(path.read_text())
+    claim = {"cell_type": "markdown", "id": "c", "metadata": {}, "source": "It rests."}
+    output = {"output_type": "stream", "name": "stdout", "text": printed}
+    proof: dict[str, Any] = {"cell_type": "code", "id": "d"}
+    proof |= {"metadata": {"tags": ["proof"]}}
+    proof |= {"source": "print(0)", "execution_count": None, "outputs": [output]}
+    notebook["cells"] += [claim, proof]
+    path.write_text(json.dumps(notebook))
+    done = build(folder)
+    assert (done.returncode == 0) == bool(printed), done.stderr
+    if not printed:
+        assert "notebooks/other.ipynb, cell 4: a proof that" in done.stderr
+    else:
+        index = (folder / "site/search/search_index.json").read_text()
+        assert "print(0)" in index, "the folded code of a proof is found"
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,9 @@ def test_prose_stands_beside_the_code_that_follows() -> None:
     ]
 
 
-def test_prose_before_a_class_faces_its_signature() -> None:
-    rows = rows_of(prose("Idea."), code('class A:\n    """A."""'))
-    assert rows[0].card is not None
-    assert rows[0].card.name == "A"
+def test_prose_before_a_class_leads_to_it() -> None:
+    rows = rows_of(prose("Idea."), code('class A:\n    """A."""'), prose("Alone."))
+    assert [row.leads for row in rows] == [True, False, False]
 
 
 def test_headings_inside_fences_are_no_headings() -> None:
@@ -161,6 +160,20 @@ def test_google_sections_become_lists() -> None:
     assert "- `*rest`: more" in text
     assert "**Returns**\n\nA sum." in text
     assert "- `ValueError`: bad." in text
+
+
+def test_arguments_result_and_errors_are_folded_at_the_end() -> None:
+    text = from_docstring(
+        "Sum.\n\nArgs:\n    x: first\n\nShapes: [batch, time].\n\n"
+        "Returns: a sum,\nin bits.\n\nMore.\n\nSource: Dai.\n\nRaises:\n    E: bad."
+    )
+    shown, _, folded = text.partition("<details")
+    for word in ("Sum.", "**Shapes** [batch, time].", "More.", "**Source** Dai."):
+        assert word in shown
+    assert "<summary>Arguments, result, errors</summary>\n\n" in folded
+    for word in ("- `x`: first", "**Returns** a sum,\nin bits.", "- `E`: bad."):
+        assert word in folded
+    assert "<details" not in from_docstring("Alone.\n\nNote: nothing.")
 
 
 def test_ids_survive_edits_elsewhere() -> None:

@@ -1,8 +1,10 @@
 """The built site, served under a sub-path as GitHub Pages serves a project."""
 
+import contextlib
 import functools
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,15 +34,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared / "site"
 
 
-def build(folder: Path) -> None:
-    """Build the site into a folder."""
+def build(folder: Path, project: Path = ROOT) -> None:
+    """Build a project's site into a folder."""
     environment = os.environ | {
         "LABML_STYLE_SITE_URL": f"http://127.0.0.1{PREFIX}",
         "NO_MKDOCS_2_WARNING": "1",
     }
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"mkdocs build --strict failed:\n{done.stderr[-4000:]}"
 
@@ -90,9 +97,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="session")
-def address(site: Path) -> Iterator[str]:
-    """Address of the served site, with a closing slash."""
+@contextlib.contextmanager
+def served(site: Path) -> Iterator[str]:
+    """Serve a folder and tell its address, with a closing slash."""
     handler = functools.partial(Handler, directory=str(site))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -100,3 +107,33 @@ def address(site: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Address of the served site."""
+    with served(site) as found:
+        yield found
+
+
+FORM = f"""
+INHERIT: {ROOT / "mkdocs.yml"}
+nav: [index.md, form.ipynb]
+plugins: [search, labml-style, mkdocs-jupyter: {{include: ["*.ipynb"]}}]
+"""
+
+
+@pytest.fixture(scope="session")
+def form_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a small site whose chapter `form/` has every kind of cell and box."""
+    folder = tmp_path_factory.mktemp("form")
+    shutil.copytree(ROOT / "docs/assets", folder / "docs/assets")
+    shutil.copytree(ROOT / "overrides", folder / "overrides")
+    (folder / "docs/index.md").write_text("# Home\n")
+    (folder / "mkdocs.yml").write_text(FORM)
+    (folder / "notebooks").mkdir()
+    notebook = ROOT / "tests/rendering/fixtures/form.ipynb"
+    shutil.copy(notebook, folder / "notebooks/form.ipynb")
+    build(folder / "site", folder)
+    with served(folder / "site") as found:
+        yield found

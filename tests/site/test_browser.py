@@ -4,6 +4,7 @@ Without Chromium these tests are skipped with one line; with
 LABML_STYLE_REQUIRE_BROWSER=1 they fail instead.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -50,10 +51,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Open]:
-    """Opens a page of the site in a new window; fails on an error or a foreign host.
+    """Opens a page of the site in a new window."""
+    with watched(browser, address) as opened:
+        yield opened
 
-    Every window of the test is watched: after the test no request may have gone to
-    another host, and the console must be empty of errors.
+
+@pytest.fixture
+def form(browser: Browser, form_address: str) -> Iterator[Open]:
+    """Opens the chapter with every kind of cell and box in a new window."""
+    with watched(browser, f"{form_address}form/") as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def watched(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens pages below an address; fails on an error or a foreign host.
+
+    Every window is watched: in the end no request may have gone to another host, and
+    the console must be empty of errors.
     """
     trouble: list[str] = []
     contexts: list[BrowserContext] = []
@@ -413,7 +428,10 @@ def test_rows_are_aligned_and_no_column_is_empty(
               const [a, b] = [doc, code].map(part => part?.getBoundingClientRect())
               const right = code && (code.textContent.trim() !== ""
                 || code.querySelector("img, svg, table") !== null)
-              return {id: row.id, wide: row.classList.contains("lit-wide"), right,
+              const head = row.previousElementSibling
+              const named = head?.matches(".lit-def") && doc
+              return {id: row.id, name: named ? 28 : 0, right,
+                wide: row.classList.contains("lit-wide"),
                 off: a && b ? b.top - a.top : 0, gap: a && b ? b.left - a.right : 9,
                 share: b ? b.width / row.getBoundingClientRect().width : 0,
                 end: b ? row.getBoundingClientRect().right - b.right : 0}
@@ -421,6 +439,7 @@ def test_rows_are_aligned_and_no_column_is_empty(
         )
         assert len(rows) > 1
         for row in rows:
+            row["off"] += row["name"]
             where = f"/{name}#{row['id']}"
             assert row["wide"] != bool(row["right"]), f"{where}: an empty column"
             assert abs(row["off"]) <= 1, f"{where}: prose and code start {row['off']}"
@@ -481,7 +500,7 @@ def test_a_chapter_prints(visit: Open, chapters: list[str], tmp_path: Path) -> N
 def test_a_fold_opens_on_paper(visit: Open, chapters: list[str]) -> None:
     page = visit(chapters[0])
     folds = page.locator(".lit details")
-    assert folds.count(), "a chapter has folded code or a folded solution"
+    assert folds.count(), "a chapter has folded code"
     assert not folds.first.evaluate("fold => fold.open")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert folds.first.evaluate("fold => fold.open")
@@ -516,3 +535,150 @@ def test_the_contents_bar_marks_the_place(visit: Open, chapters: list[str]) -> N
         timeout=3000,
     )
     assert active.count() == 1
+
+
+# Chapters that are longer than a reader's twenty minutes; the list only gets shorter.
+LONG = {
+    *("streams/", "relative_attention/", "transformer_xl/", "training/"),
+    *("compression/", "compressive_transformer/", "reconstruction/"),
+}
+
+
+def test_a_chapter_is_read_in_fifteen_screens(
+    visit: Open, address: str, chapters: list[str]
+) -> None:
+    page = visit(height=1000)
+    for name in chapters:
+        if name in LONG or name.startswith("support/"):
+            continue
+        page.goto(address + name)
+        page.wait_for_load_state("networkidle")
+        height, idea = page.evaluate(
+            """() => ["article", ".lit-idea"].map(name =>
+              document.querySelector(name)?.getBoundingClientRect()).map((box, idea) =>
+                box && (idea ? box.top + scrollY : box.height))"""
+        )
+        assert height <= 15_000, f"/{name} takes {height / 1000:.1f} screens"
+        assert idea is not None, f"/{name} has no idea cell"
+        assert idea < 3000, f"/{name}: the idea stands at {idea:.0f} px"
+
+
+def test_a_link_opens_the_fold_it_leads_into(form: Open) -> None:
+    page = form()
+    folds = page.locator(".lit-proof details")
+    closed = "f => f.open = false"
+    anchor = folds.first.get_attribute("id")
+    link = page.locator(f'.lit-box a[href="#{anchor}"]')
+    for _ in range(2):  # the second time the address stays the same
+        assert not folds.first.evaluate("f => f.open")
+        link.click()
+        page.wait_for_function(
+            "!document.querySelector('.lit-proof details').matches(':not([open])')"
+        )
+        top = folds.first.bounding_box()
+        assert top and 0 < top["y"] < 900
+        folds.first.evaluate(closed)
+        page.evaluate("scrollTo(0, 0)")
+    page.evaluate("location.hash = 'exercises'")
+    assert not folds.first.evaluate("f => f.open")
+    page.go_back()
+    page.wait_for_function("document.querySelector('.lit-proof details').open")
+    second = folds.nth(1).get_attribute("id")
+    page.goto(page.url.partition("#")[0] + "?x#" + str(second))
+    assert folds.nth(1).evaluate("f => f.open") and not folds.first.evaluate(
+        "f => f.open"
+    )
+    page.locator(".lit-folds summary", has_text="Check").click()
+    page.locator(".lit-check pre a").first.click()
+    assert page.locator(".lit-exercise").evaluate("f => f.open"), (
+        "a name leads to the stub"
+    )
+
+
+def test_a_link_opens_every_fold_around_it(form: Open) -> None:
+    page = form()
+    page.evaluate(
+        """document.querySelector(".lit-proof details").insertAdjacentHTML("beforeend",
+          "<details><summary>Inner</summary><p id=deep>Deep.</p></details>")"""
+    )
+    page.evaluate("location.hash = 'deep'")
+    page.wait_for_function("document.getElementById('deep').checkVisibility()")
+
+
+def test_what_is_folded_can_be_read_without_javascript(form: Open) -> None:
+    page = form(java_script_enabled=False)
+    code = page.locator(".lit-proof details pre").first
+    assert page.locator(".lit-proof .lit-out pre").first.is_visible()
+    assert page.locator(".lit-tick").first.is_visible()
+    assert not code.is_visible()
+    summary = page.locator(".lit-proof summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert code.is_visible()
+
+
+def test_search_finds_folded_code(form: Open) -> None:
+    page = form()
+    page.keyboard.press("/")
+    assert any("#is-it-right" in url for url in _search(page, "measured"))
+
+
+@pytest.mark.parametrize("width", [320, 390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_form_of_a_chapter(form: Open, width: int, scheme: str) -> None:
+    page = form(width=width, color_scheme=scheme)
+    folds = page.locator(".lit-folds > details")
+    tops = folds.evaluate_all("all => all.map(f => f.getBoundingClientRect().top)")
+    assert len(tops) == 4
+    assert len(set(tops)) == 1 or width == 320, "the folds of an exercise are one row"
+    for box in ("#what-you-will-find", "#use-it"):
+        wide = page.locator(box).evaluate(
+            "b => b.offsetWidth / b.closest('.lit').offsetWidth"
+        )
+        assert wide > 0.99, f"{box} lies across both columns"
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    over = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
+    assert over <= 0
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response
+    assert not found["violations"], [v["id"] for v in found["violations"]]
+
+
+def test_links_in_code_are_plain_until_they_are_reached(form: Open) -> None:
+    page = form()
+    link = page.locator("pre > code a").first
+    look = """a => [a, a.closest("code")].map(e => getComputedStyle(e).color)
+      .concat(getComputedStyle(a).textDecorationLine)"""
+    colour, around, line = link.evaluate(look)
+    assert colour == around and line == "none"
+    for reach in (link.hover, link.focus):
+        page.keyboard.press("Tab")
+        reach()
+        colour, around, line = link.evaluate(look)
+        assert colour != around and line == "underline"
+        page.mouse.move(1, 1)
+
+
+def test_headings_figures_and_titles(
+    visit: Open, address: str, chapters: list[str]
+) -> None:
+    page = visit()
+    for name in chapters:
+        page.goto(address + name)
+        narrow = page.evaluate(
+            """() => [...document.querySelectorAll(".lit-figure img")].filter(i =>
+              i.checkVisibility()
+              && i.offsetWidth < i.closest(".lit-code").offsetWidth - 1).length"""
+        )
+        assert not narrow, f"/{name}: {narrow} figures are narrower than their column"
+        sizes = page.evaluate(
+            """() => ["class", "method"].map(kind => {
+              const heading = document.querySelector(`.lit-def-${kind}`)
+              return heading && parseFloat(getComputedStyle(heading).fontSize)})"""
+        )
+        assert None in sizes or sizes[0] > 1.2 * sizes[1]
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll(".lm-nav a")].filter(link =>
+              getComputedStyle(link).overflowWrap !== "normal"
+              || link.scrollWidth > link.clientWidth).map(link => link.textContent)"""
+        )
+        assert not cut, f"/{name}: {cut}"

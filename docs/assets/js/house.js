@@ -1,4 +1,4 @@
-/* The contents button, the search button, the keyboard, and the signature card of
+/* The contents button, the search button, the keyboard, folds, and the signature card of
    identifiers. Everything else on the pages works without JavaScript. */
 
 const drawer = document.getElementById("__drawer")
@@ -48,6 +48,23 @@ const reach = () => {
 }
 addEventListener("resize", reach)
 reach()
+
+/* A link that leads into a fold opens it, however the reader came: by address, by a click
+   (the same link a second time too), back or forward. */
+const unfold = () => {
+  const place = document.getElementById(decodeURIComponent(location.hash.slice(1)))
+  let opened = false
+  for (let fold = place?.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+    opened ||= !fold.open
+    fold.open = true
+  }
+  if (opened) place.scrollIntoView()
+}
+addEventListener("hashchange", unfold)
+document.addEventListener("click", event => {
+  if (event.target.closest("a")?.hash === location.hash) setTimeout(unfold)
+})
+unfold()
 
 /* One card for all identifiers: shown on hover and on focus, stays while the pointer
    is on it, leaves on Escape (WCAG 1.4.13). */
