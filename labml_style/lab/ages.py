@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from labml_style.compressive_transformer import CompressiveTransformer, look
+from labml_style.compressive_transformer import CompressiveTransformer
+from labml_style.contract import causal_mask
 from labml_style.relative_attention import ContentAttention
 from labml_style.streams import TextStream
 
@@ -47,22 +48,21 @@ def by_age(
                 "least one slot for each bucket"
             )
     memory, rows, mode = None, [], model.training
-    device = next(model.parameters()).device
+    device = model.like.device
     model.eval()
     for index in range(len(stream)):
         tokens, _, reset = stream.at(index)
         tokens = tokens.to(device)
         memory = None if memory is None else memory.reset(reset)
-        filled = memory is not None and memory.empty is None
-        slots = 0 if memory is None else memory.joined().states[0].shape[1]
-        late = index * stream.segment_length >= warm_up
-        if late and filled and slots + tokens.shape[1] == sum(kinds):
-            x, found = model.embedding(tokens), []
-            for i, layer in enumerate(model.layers):
-                x, (query, keys, _) = look(layer, x, model.past(memory, i), None)
+        slots = 0 if memory is None or memory.filled is not None else memory.slots
+        late, n = index * stream.segment_length >= warm_up, slots + tokens.shape[1]
+        if late and n == sum(kinds):
+            _, _, seen = model.run(tokens, model.past(memory))
+            found, mask = [], causal_mask(tokens.shape[1], slots, None, model.like)
+            for layer, (query, keys, _) in zip(model.layers, seen, strict=True):
                 attention: ContentAttention = layer.attention
-                places = attention.positions(keys.shape[2])
-                mean = attention.weights(query, keys, places).mean((0, 1, 2))
+                places = attention.positions(n)
+                mean = attention.weights(query, keys, mask, places).mean((0, 1, 2))
                 found += [
                     bucket.sum()
                     for kind in mean.split(kinds)

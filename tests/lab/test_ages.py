@@ -12,6 +12,7 @@ from labml_style.compressive_transformer import (
     CompressiveTransformer,
     CompressiveTransformerConfig,
 )
+from labml_style.contract import causal_mask
 from labml_style.lab.ages import by_age
 from labml_style.lab.presets import find
 from labml_style.lab.records import kept
@@ -50,16 +51,20 @@ def plain_shares(model: CompressiveTransformer, begin: int) -> Tensor:
         for i, layer in enumerate(model.layers if t >= begin else ()):
             assert memory is not None
             past = torch.cat([memory.compressed[i], memory.states[i]], dim=1)
-            attention = layer.attention
+            attention, mask = layer.attention, causal_mask(12, 18, None, x)
             assert isinstance(attention, RelativeAttention)
-            query, keys, _ = attention.gather(x, past)
+            keys = torch.cat([layer.keys_values(s)[0] for s in (past, x)], dim=2)
             scores = naive_scores(
-                query, keys, attention.positions(30), attention.u, attention.v
+                attention.query(x),
+                keys,
+                attention.positions(30),
+                attention.u,
+                attention.v,
             )
             for key, share in enumerate(scores.softmax(-1).mean((0, 1, 2))):
                 bucket = key if key < 6 else 6 + (key - 6) // 2
                 shares[bucket] += share / 2
-            x = layer(x, past)
+            x, _ = layer(x, layer.keys_values(past), mask)
         rows.append(shares)
         memory = model(tokens, memory).memory
     return torch.stack(rows[begin:])
