@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
@@ -171,9 +172,42 @@ def test_templates_stay_out_of_the_site(site: Path, folder: str) -> None:
 
 def test_the_sample_on_the_first_page_prints_what_it_shows() -> None:
     text = (ROOT / "docs/index.md").read_text()
-    cut, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    _, cut, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     space: dict[str, object] = {}
     exec(cut, space)
     shown = BeautifulSoup(text, "html.parser").select_one(".lit-out pre")
     assert shown is not None
     assert shown.get_text() == repr(eval(call, space))
+
+
+def test_the_first_lines_of_the_first_page_run_and_cost_what_it_says() -> None:
+    text = (ROOT / "docs/index.md").read_text()
+    source = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    assert source.count("\n") <= 12
+    space: dict[str, Any] = {}
+    exec(source, space)
+    assert list(space["text"].shape) == [1, 19 + 200]
+    config, memory = space["config"], None
+    for _ in range(3):
+        memory = space["model"](space["text"][:, :64], memory).memory
+    assert memory is not None
+    bytes_said = config.layers * config.memory_length * config.d_model * 4
+    assert memory.nbytes == bytes_said == 64 * 1024
+
+
+WORDS = """
+slot, lane, segment, memory, state, stop-gradient, border, split, attend, evaluate,
+reach, span, usage, arm, preset, record, filled, part, residual, compression-rate,
+temporal-range, segment-level-recurrence, memory-tokens, lossless-objective,
+lossy-objective
+"""
+
+
+def test_the_glossary_explains_every_word_once(site: Path) -> None:
+    page = soup(site / "glossary/index.html")
+    for word in WORDS.replace(",", " ").split():
+        (anchor,) = page.select(f"article [id={word}]")
+        assert anchor.name == "h3", word
+        meaning = anchor.find_next_sibling()
+        assert isinstance(meaning, Tag) and meaning.name == "p"
+        assert 4 < len(meaning.get_text().split()) < 50, word
