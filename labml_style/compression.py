@@ -73,6 +73,7 @@ from labml_style.contract import Config, integer
 # from unittest import TestCase
 #
 # from labml_style import streams
+# from labml_style.contract import causal_mask
 # from labml_style.lab.presets import find
 # from labml_style.lab.records import kept
 # from labml_style.relative_attention import ContentAttention
@@ -93,7 +94,8 @@ from labml_style.contract import Config, integer
 #
 # @torch.no_grad()
 # def read(i, slots):
-#     return trained.layers[i].attention(now[i], torch.cat([slots, recent[i]], dim=1))
+#     past = torch.cat([slots, recent[i]], dim=1)
+#     return trained.layers[i].attention.attend(now[i], past)
 #
 #
 # whole = [read(i, old[i]) for i in range(3)]
@@ -444,7 +446,7 @@ class MostUsed(Compression):
 # usage = torch.tensor([[1, 0, 5, 0, 0, 9, 0, 0, 0, 0, 0, 7], [1] * 12])
 # found = chosen(memory, usage)
 # assert found[0].equal(memory[0, [2, 5, 11]]), "the order of time, not of rank"
-# assert found[1].equal(memory[1, [0, 1, 2]]), "all alike: the older ones"
+# assert found[1].equal(memory[1, [9, 10, 11]]), "all alike: the newer ones"
 # for given in (None, usage[:, :5]):
 #     with TestCase().assertRaises(ValueError) as refused:
 #         chosen(memory, given)
@@ -472,12 +474,19 @@ class MostUsed(Compression):
 #
 #
 # @torch.no_grad()
-# def used(i):
+# def looked(i, segment, later):
+#     """What the 64 old slots of layer i receive from a segment: `[batch, 64]`."""
 #     attention: ContentAttention = trained.layers[i].attention
-#     past = torch.cat([old[i], recent[i][:, :32]], dim=1)
-#     query, keys, _ = attention.gather(recent[i][:, 32:], past)
-#     weights = attention.weights(query, keys, attention.positions(keys.shape[2]))
+#     states = torch.cat([old[i], later, segment], dim=1)
+#     query, (keys, _) = attention.query(segment), attention.keys_values(states)
+#     n = states.shape[1]
+#     mask = causal_mask(segment.shape[1], n - segment.shape[1], None, states)
+#     weights = attention.weights(query, keys, mask, attention.positions(n))
 #     return received(weights)[:, :64]
+#
+#
+# def used(i):
+#     return looked(i, recent[i][:, 32:], recent[i][:, :32])
 #
 #
 # influence = {}
@@ -604,12 +613,7 @@ class MostUsed(Compression):
 
 # %% tags=["active-ipynb"]
 # for i in range(3):
-#     attention: ContentAttention = trained.layers[i].attention
-#     past = torch.cat([old[i], recent[i]], dim=1)
-#     with torch.no_grad():
-#         query, keys, _ = attention.gather(now[i], past)
-#         weights = attention.weights(query, keys, attention.positions(keys.shape[2]))
-#     share = received(weights)[:, :64]
+#     share = looked(i, now[i], recent[i])
 #     share = share / share.sum(1, keepdim=True)
 #     gets = share.gather(1, used(i).topk(16).indices).sum(1).mean()
 #     best = share.topk(16).values.sum(1).mean()
@@ -798,7 +802,7 @@ class MostUsed(Compression):
 # ### Three: the best of each group
 #
 # Medium. `MostUsed` may keep two neighbours and drop a whole stretch of the past. Write
-# a function that keeps the most used slot of *each* group, the older one of equals, so
+# a function that keeps the most used slot of *each* group, the newer one of equals, so
 # that a slot stands for its group again.
 #
 # <details><summary>Hint</summary>
@@ -828,7 +832,7 @@ class MostUsed(Compression):
 #     for lane in range(2):
 #         for g in range(4):
 #             mine = usage[lane, 3 * g : 3 * g + 3].tolist()
-#             best = 3 * g + mine.index(max(mine))
+#             best = 3 * g + max(range(3), key=lambda j: (mine[j], j))
 #             assert found[lane, g].equal(slots[lane, best]), f"lane {lane}, group {g}"
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]
@@ -837,7 +841,7 @@ class MostUsed(Compression):
 #
 #     def squeeze(self, memory, usage):
 #         each = usage.unflatten(1, (-1, self.rate))
-#         best = each.sort(dim=2, descending=True, stable=True).indices[..., :1]
+#         best = each.sort(dim=2, stable=True).indices[..., -1:]
 #         index = best[..., None].expand(-1, -1, -1, memory.shape[2])
 #         return self.groups(memory).gather(2, index)[:, :, 0]
 
