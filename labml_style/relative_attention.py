@@ -319,7 +319,8 @@ def all_scores(
 # makes one mask per call, by `causal_mask`, and every layer adds it to its scores.
 #
 # What a part with positions changes is in two methods: `queries` and `positions`.
-# Everything else is shared.
+# Everything else is shared. With `kv_heads` below `heads`, several heads of queries
+# share keys and values, and there are fewer of these to compute and to keep.
 
 
 # %%
@@ -508,6 +509,8 @@ class ContentAttention(nn.Module):
 # across[0][0, 2], across[1][0, 2] = 8, 2
 # within[0][0, [2, 4]] = torch.tensor([4, 2])
 # change = {}
+#
+#
 # def newest(past, now):
 #     return attend.attend(absolute(now), absolute(past))[0, -1]
 #
@@ -1020,9 +1023,9 @@ class ShawAttention(ContentAttention):
 # shaw.table.data = relative.positions(12).flip(1).detach()
 # twin = RelativeAttention(sizes).double()
 # twin.load_state_dict(relative.state_dict())
-# with_biases = (shaw(states) - twin(states)).abs().max().item()
+# with_biases = (shaw.attend(states) - twin.attend(states)).abs().max().item()
 # twin.u.data.zero_(), twin.v.data.zero_()
-# without = (shaw(states) - twin(states)).abs().max().item()
+# without = (shaw.attend(states) - twin.attend(states)).abs().max().item()
 # print(f"with u and v {with_biases:.1e} apart, without {without:.1e}")
 # assert without < 1e-12 < with_biases
 
@@ -1246,7 +1249,7 @@ class OneLayer(nn.Module):
 # print(f"u and v are {share:.2%} of a part of width 512")
 # second.u, second.v = first.u, first.v
 # both = torch.nn.ModuleList([first, second])
-# assert len(list(both.parameters())) == 10 - 2, "shared, counted once"
+# assert len(list(both.parameters())) == 12 - 2, "shared, counted once"
 # assert share < 0.001
 
 # %% [markdown]
@@ -1574,7 +1577,7 @@ class OneLayer(nn.Module):
 #         return query, torch.ones_like(query)
 #
 #     def positions(self, n, ahead=0):
-#         far = distances(n, None, self.out.weight)
+#         far = distances(n, None, self.out.weight, ahead)
 #         slope = 0.5 ** torch.arange(1, self.heads + 1).to(far)
 #         each = -slope[:, None] * far / self.d_head**0.5
 #         return each[..., None].expand(-1, -1, self.d_head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -10,26 +11,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from labml_style import relative_attention
+from labml_style.contract import Mask, causal_mask
 from labml_style.relative_attention import (
     AbsoluteEmbedding,
     AttentionConfig,
     ContentAttention,
     Embedding,
+    OneLayer,
     RelativeAttention,
     ShawAttention,
     all_scores,
     distances,
-    mask_future,
     naive_scores,
     position_scores,
     shift,
     sinusoids,
-    unfilled,
 )
+from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
 KINDS = (ContentAttention, RelativeAttention, ShawAttention)
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -56,7 +58,19 @@ def part(kind: Any, *, seed: int = 0, **changes: Any) -> Any:
 
 
 def close(one: Tensor, other: Tensor) -> bool:
+    assert one.shape == other.shape
     return torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+def filled(slots: int, empty: list[int]) -> Tensor:
+    """Return `[batch, slots]` bool; in each lane the oldest slots are empty."""
+    return torch.arange(slots) >= torch.tensor(empty)[:, None]
+
+
+def causal(time: int, n: int, empty: list[int] | None = None) -> Mask:
+    slots = n - time
+    held = None if empty is None else filled(slots, empty)
+    return causal_mask(time, slots, held, torch.zeros(1, dtype=torch.float64))
 
 
 @st.composite
@@ -132,9 +146,10 @@ def test_loop_and_shift_give_the_four_terms(
     far = [d if clamp is None else min(d, clamp) for d in range(n)]
     positions = table[:, far].flip(1)
     naive = naive_scores(q, k, positions, u, v)
-    fast = all_scores(q + u, k, position_scores(q + v, positions))
+    mask = causal(time, n)
+    fast = all_scores(q + u, k, mask, position_scores(q + v, positions))
     by_distance = (q + v) @ positions.transpose(1, 2) / math.sqrt(d_head)
-    shifted = all_scores(q + u, k, shift(by_distance))
+    shifted = all_scores(q + u, k, mask, shift(by_distance))
     future = torch.ones(time, n).triu(n - time + 1).bool()
     for scores in (naive, shifted, fast):
         assert scores.shape == (batch, heads, time, n)
@@ -159,7 +174,8 @@ def test_the_gradient_of_the_scores_is_right(time: int, n: int) -> None:
 
     def scores(*tensors: Tensor) -> Tensor:
         content, position, keys, positions = tensors
-        found = all_scores(content, keys, position_scores(position, positions))
+        bias = position_scores(position, positions)
+        found = all_scores(content, keys, causal(time, n), bias)
         return found[found > -torch.inf]
 
     for tensor in given:
@@ -176,23 +192,27 @@ def test_the_scores_change_none_of_their_inputs() -> None:
     content, position = normal(2, 2, 3, 4), normal(2, 2, 3, 4, seed=1)
     given = content, position, normal(2, 2, 5, 4, seed=2), normal(2, 5, 4, seed=3)
     before = [tensor.clone() for tensor in given]
-    all_scores(given[0], given[2], position_scores(given[1], given[3]))
+    bias = position_scores(given[1], given[3])
+    all_scores(given[0], given[2], causal(3, 5), bias)
     assert all(a.equal(b) for a, b in zip(given, before, strict=True))
 
 
 @pytest.mark.parametrize(("time", "n"), [(1, 1), (1, 5), (4, 4), (3, 8)])
 def test_the_mask_begins_right_of_the_token_itself(time: int, n: int) -> None:
-    masked = mask_future(torch.ones(2, time, n))
+    mask = causal(time, n).scores
+    assert mask.shape == (1, 1, time, n)
     for i in range(time):
         here = n - time + i
-        assert (masked[:, i, : here + 1] == 1).all()
-        assert (masked[:, i, here + 1 :] == -torch.inf).all()
+        assert (mask[..., i, : here + 1] == 0).all()
+        assert (mask[..., i, here + 1 :] == -torch.inf).all()
 
 
-def test_empty_slots_are_the_oldest() -> None:
-    mask = unfilled(torch.tensor([0, 2, 5]), torch.zeros(3, 2, 5, 4))
-    assert mask.shape == (3, 1, 1, 5) and mask.dtype == torch.bool
-    assert mask[:, 0, 0].int().tolist() == [[0] * 5, [1, 1, 0, 0, 0], [1] * 5]
+def test_the_mask_leaves_out_what_is_not_filled() -> None:
+    held = torch.tensor([[True, False, True], [False, True, True]])
+    mask = causal_mask(2, 3, held, torch.zeros(1)).scores
+    assert mask.shape == (2, 1, 2, 5)
+    assert (mask[:, 0, 1, :3] == 0).equal(held) and (mask[:, 0, 1, 3:] == 0).all()
+    assert (mask[:, 0, 0, :3] == 0).equal(held) and (mask[:, 0, 0, 4] < 0).all()
 
 
 # Waves and distances
@@ -278,7 +298,8 @@ def by_loops(attention: Any, states: Tensor, time: int) -> Tensor:
     heads, n, width = attention.heads, *states.shape
     d_head = width // heads
     weight = {k: w.detach() for k, w in attention.state_dict().items()}
-    query, key, value = (states @ weight["qkv.weight"].T).split(width, dim=1)
+    query = states @ weight["q.weight"].T
+    key, value = (states @ weight["kv.weight"].T).split(width, dim=1)
     rows = []
     for i in range(n - time, n):
         read = []
@@ -318,37 +339,44 @@ def test_a_part_is_its_equation(
     attention = part(kind, d_model=width, heads=heads, clamp_length=clamp)
     states = normal(batch, n, width)
     x, memory = states[:, n - time :], states[:, : n - time]
-    found = attention(x, memory if n > time else None)
+    found = attention.attend(x, memory if n > time else None)
     for lane in range(batch):
         assert close(found[lane], by_loops(attention, states[lane], time))
-    assert close(attention(x, memory), found), "a memory without slots is none"
+    assert close(attention.attend(x, memory), found), "a memory without slots is none"
 
 
 @each_kind
 def test_a_memory_is_the_start_of_a_longer_segment(kind: Any) -> None:
     attention, states = part(kind), normal(2, 9, 12)
-    whole = attention(states)
+    whole = attention.attend(states)
     for cut in range(1, 9):
-        assert close(attention(states[:, cut:], states[:, :cut]), whole[:, cut:])
+        found = attention.attend(states[:, cut:], states[:, :cut])
+        assert close(found, whole[:, cut:])
 
 
 @each_kind
-def test_cached_states_are_projected_as_those_of_the_segment(kind: Any) -> None:
+def test_heads_are_neighbouring_columns_of_the_weights(kind: Any) -> None:
     attention, states = part(kind), normal(2, 5, 12)
-    query, keys, values = attention.project(states)
-    for one, other in zip(attention.recall(states), (keys, values), strict=True):
-        assert one.shape == (2, 3, 5, 4) and close(one, other)
-    for one in attention.queries(query):
+    keys, values = attention.keys_values(states)
+    for weight, one in (
+        (attention.q.weight, attention.query(states)),
+        (attention.kv.weight[:12], keys),
+        (attention.kv.weight[12:], values),
+    ):
+        assert one.shape == (2, 3, 5, 4)
+        for head in range(3):
+            rows = weight[4 * head : 4 * head + 4]
+            assert close(one[:, head], states @ rows.T)
+    for one in attention.queries(attention.query(states)):
         assert one.shape == (2, 3, 5, 4)
 
 
 @each_kind
 def test_weights_sum_to_one_and_are_zero_in_the_future(kind: Any) -> None:
     attention, states = part(kind), normal(2, 7, 12)
-    empty = torch.tensor([0, 2])
-    query, keys, _ = attention.project(states)
-    query = query[:, :, 4:]
-    found = attention.weights(query, keys, attention.positions(7), empty)
+    query, (keys, _) = attention.query(states[:, 4:]), attention.keys_values(states)
+    mask = causal(3, 7, [0, 2])
+    found = attention.weights(query, keys, mask, attention.positions(7))
     assert found.shape == (2, 3, 3, 7)
     assert close(found.sum(-1), torch.ones(2, 3, 3).double())
     assert (found.triu(5) == 0).all() and (found[1, ..., :2] == 0).all()
@@ -360,11 +388,12 @@ def test_weights_sum_to_one_and_are_zero_in_the_future(kind: Any) -> None:
 @each_kind
 def test_the_future_changes_nothing_at_all(kind: Any) -> None:
     attention, states, memory = part(kind), normal(2, 5, 12), normal(2, 3, 12, seed=1)
-    whole = attention(states, memory)
+    whole = attention.attend(states, memory)
     for i in range(4):
         other = states.clone()
         other[:, i + 1 :] = 100 * normal(2, 4 - i, 12, seed=2)
-        assert attention(other, memory)[:, : i + 1].equal(whole[:, : i + 1])
+        found = attention.attend(other, memory)
+        assert found[:, : i + 1].equal(whole[:, : i + 1])
 
 
 @each_kind
@@ -373,10 +402,10 @@ def test_the_future_changes_nothing_at_all(kind: Any) -> None:
 def test_without_gradients_it_reads_the_same(kind: Any, time: int, slots: int) -> None:
     attention, x = part(kind), normal(3, time, 12)
     memory = normal(3, slots, 12, seed=1) if slots else None
-    for empty in (None, torch.tensor([0, slots, slots // 2])):
-        kept = attention(x, memory, empty)
+    for held in (None, filled(slots, [0, slots, slots // 2])):
+        kept = attention.attend(x, memory, held)
         with torch.no_grad():
-            fused = attention(x, memory, empty)
+            fused = attention.attend(x, memory, held)
         assert kept.requires_grad and not fused.requires_grad
         assert close(kept, fused)
 
@@ -395,9 +424,9 @@ def test_only_a_gradient_needs_the_weights(
 
     monkeypatch.setattr(attention, "weights", counted)
     with torch.no_grad():
-        attention(x)
+        attention.attend(x)
     assert asked == []
-    attention(x)
+    attention.attend(x)
     assert asked == [1]
 
 
@@ -406,31 +435,41 @@ def test_one_query_is_the_last_row(kind: Any) -> None:
     attention, states = part(kind), normal(3, 8, 12)
     for n in range(1, 9):
         given = states[:, :n]
-        query, keys, values = attention.project(given)
-        for empty in (None, torch.tensor([0, n - 1, n // 2])):
-            stepped = attention.read(
-                query[:, :, -1:], keys, values, attention.positions(n), empty
-            )
-            last = attention(given[:, -1:], given[:, :-1], empty)
+        query, pair = attention.query(given)[:, :, -1:], attention.keys_values(given)
+        for empty in (None, [0, n - 1, n // 2]):
+            rows = attention.positions(n)
+            stepped = attention(query, *pair, causal(1, n, empty), rows)
+            held = None if empty is None else filled(n - 1, empty)
+            last = attention.attend(given[:, -1:], given[:, :-1], held)
             assert stepped.shape == (3, 1, 12) and close(stepped, last)
             if empty is None:
-                assert close(stepped, attention(given)[:, -1:])
+                assert close(stepped, attention.attend(given)[:, -1:])
 
 
 @each_kind
 def test_an_empty_slot_is_no_slot(kind: Any) -> None:
     attention, x = part(kind), normal(3, 4, 12)
     memory = normal(3, 5, 12, seed=1)
-    found = attention(x, memory, torch.tensor([0, 2, 5]))
+    held = filled(5, [0, 2, 5])
+    found = attention.attend(x, memory, held)
     for lane, empty in enumerate((0, 2, 5)):
         one = slice(lane, lane + 1)
-        assert close(found[one], attention(x[one], memory[one, empty:]))
-    assert close(found[2:], attention(x[2:]))
+        assert close(found[one], attention.attend(x[one], memory[one, empty:]))
+    assert close(found[2:], attention.attend(x[2:]))
     memory[1, :2] = memory[2] = 1000.0
-    again = attention(x, memory, torch.tensor([0, 2, 5]))
+    again = attention.attend(x, memory, held)
     assert again.equal(found), "what is left in an empty slot has no influence"
-    zeros = torch.zeros(3, dtype=torch.int64)
-    assert close(attention(x, memory, zeros), attention(x, memory))
+    whole = attention.attend(x, memory)
+    assert close(attention.attend(x, memory, filled(5, [0, 0, 0])), whole)
+
+
+class Attending(nn.Module):
+    def __init__(self, part: ContentAttention) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *given: Tensor) -> Tensor:
+        return self.part.attend(*given)
 
 
 @each_kind
@@ -439,11 +478,13 @@ def test_the_gradient_of_a_part_is_right(kind: Any) -> None:
     names = [name for name, _ in attention.named_parameters()]
     parameters = [p.detach().requires_grad_() for p in attention.parameters()]
     x, memory = normal(2, 3, 4).requires_grad_(), normal(2, 2, 4, seed=1)
-    empty = torch.tensor([0, 1])
+    held = filled(2, [0, 1])
 
     def run(x: Tensor, memory: Tensor, *given: Tensor) -> Tensor:
         weights = dict(zip(names, given, strict=True))
-        return functional_call(attention, weights, (x, memory, empty))
+        attend = Attending(attention)
+        named = {f"part.{name}": weight for name, weight in weights.items()}
+        return functional_call(attend, named, (x, memory, held))
 
     given = (x, memory.requires_grad_(), *parameters)
     assert torch.autograd.gradcheck(run, given)
@@ -455,17 +496,18 @@ def test_without_biases_and_with_its_table_the_four_terms_are_shaws() -> None:
         relative.u.zero_()
         relative.v.zero_()
         shaw.table.copy_(relative.positions(7).flip(1))
-        for name in ("qkv", "out"):
+        for name in ("q", "kv", "out"):
             getattr(shaw, name).weight.copy_(getattr(relative, name).weight)
     x, memory = normal(2, 4, 12), normal(2, 9, 12, seed=1)
-    assert close(shaw(x, memory), relative(x, memory))
+    assert close(shaw.attend(x, memory), relative.attend(x, memory))
 
 
 def test_without_positions_the_order_of_the_memory_is_lost() -> None:
     x, memory = normal(2, 4, 12), normal(2, 5, 12, seed=1)
     for kind in KINDS:
         attention = part(kind)
-        same = close(attention(x, memory), attention(x, memory.flip(1)))
+        turned = attention.attend(x, memory.flip(1))
+        same = close(attention.attend(x, memory), turned)
         assert same == (kind is ContentAttention)
     assert part(ContentAttention).positions(5) is None
 
@@ -476,9 +518,9 @@ def test_parts_run_in_narrow_types(kind: Any) -> None:
     x, memory = normal(2, 4, 12), normal(2, 5, 12, seed=1)
     for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 0.15)):
         narrow = part(kind).to(dtype)
-        found = narrow(x.to(dtype), memory.to(dtype))
+        found = narrow.attend(x.to(dtype), memory.to(dtype))
         assert found.dtype == dtype
-        assert (found.double() - exact(x, memory)).abs().max() < error
+        assert (found.double() - exact.attend(x, memory)).abs().max() < error
 
 
 def test_global_biases_start_small_and_apart() -> None:
@@ -530,6 +572,190 @@ def test_an_embedding_drops_in_training_alone(kind: Any) -> None:
     assert close(dropped[~zeros], 2 * clean[~zeros])
 
 
+# Keys in the future, keys without a distance, fewer heads of keys
+
+
+@st.composite
+def two_sided(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Draw tokens, slots of a memory, and older keys that have no distance."""
+    return draw(st.integers(1, 5)), draw(st.integers(0, 5)), draw(st.integers(0, 3))
+
+
+def seen_by_loops(
+    attention: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Mask
+) -> Tensor:
+    """Attend with the four terms, pair by pair; queries stand at the newest keys."""
+    time, n, d_head = query.shape[2], keys.shape[2], query.shape[3]
+    read = torch.zeros_like(query)
+    for b, h, i in torch.cartesian_prod(*map(torch.arange, query.shape[:3])).tolist():
+        scores = torch.zeros(n).double()
+        for j in range(n):
+            scores[j] = (query[b, h, i] + attention.u[h, 0]) @ keys[b, h, j]
+            if j >= n - mask.placed:
+                far = torch.tensor([n - time + i - j]).double()
+                r = attention.position(sinusoids(far, 12)).view(3, 4)[h]
+                scores[j] += (query[b, h, i] + attention.v[h, 0]) @ r
+            lane = b if len(mask.scores) > 1 else 0
+            scores[j] = scores[j] / d_head**0.5 + mask.scores[lane, 0, i, j]
+        read[b, h, i] = scores.softmax(0) @ values[b, h]
+    return attention.out(read.transpose(1, 2).flatten(2))
+
+
+@settings(max_examples=20)
+@given(two_sided(), st.booleans())
+def test_distances_go_both_ways_and_some_keys_have_none(
+    size: tuple[int, int, int], masked: bool
+) -> None:
+    time, slots, placeless = size
+    n = placeless + slots + time
+    attention, states = part(RelativeAttention), normal(2, n, 12)
+    scores = torch.zeros(2, 1, time, n).double()
+    if masked and n > time:
+        scores[1, ..., 0] = -torch.inf
+    mask = Mask(scores, slots + time, time - 1)
+    given = (attention.query(states[:, n - time :]), *attention.keys_values(states))
+    rows = attention.positions(mask.placed, mask.ahead)
+    assert rows.shape == (3, slots + 2 * time - 1, 4)
+    with torch.no_grad():
+        wanted = seen_by_loops(attention, *given, mask)
+        fused = attention(*given, mask, rows)
+    assert close(fused, wanted)
+    assert close(attention(*given, mask, rows), wanted)
+    if time > 1:
+        other = attention.keys_values(states + normal(1, n, 12, seed=9) * 0.1)
+        assert not close(attention(given[0], *other, mask, rows)[:, :1], wanted[:, :1])
+
+
+def test_the_causal_form_and_the_two_sided_one_agree_in_the_past() -> None:
+    attention, states = part(RelativeAttention), normal(2, 9, 12)
+    given = (attention.query(states[:, 5:]), *attention.keys_values(states))
+    mask = causal(4, 9)
+    one = attention(*given, mask, attention.positions(9))
+    both = attention(*given, mask._replace(ahead=3), attention.positions(9, 3))
+    assert close(one, both)
+
+
+def test_distances_below_zero_are_waves_of_their_own() -> None:
+    attention = part(RelativeAttention, clamp_length=2)
+    rows = attention.positions(4, 3)
+    far = torch.tensor([2.0, 2, 1, 0, -1, -2, -2]).double()
+    wanted = attention.position(sinusoids(far, 12)).view(7, 3, 4).transpose(0, 1)
+    assert close(rows, wanted)
+    with pytest.raises(ValueError, match="ahead is 3; ShawAttention has no rows"):
+        part(ShawAttention).positions(4, 3)
+
+
+@each_kind
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_fewer_heads_of_keys_are_the_same_keys_for_several_heads(
+    kind: Any, kv_heads: int
+) -> None:
+    few = part(kind, d_model=16, heads=4, kv_heads=kv_heads)
+    many = part(kind, d_model=16, heads=4)
+    assert few.kv.weight.shape == (2 * kv_heads * 4, 16)
+    with torch.no_grad():
+        for name, weight in few.named_parameters():
+            if name == "kv.weight":
+                heads = weight.view(2, kv_heads, 4, 16)
+                weight = heads.repeat_interleave(4 // kv_heads, 1).reshape(32, 16)
+            many.get_parameter(name).copy_(weight)
+    x, memory, held = normal(2, 4, 16), normal(2, 5, 16, seed=1), filled(5, [0, 2])
+    assert few.keys_values(memory)[0].shape == (2, kv_heads, 5, 4)
+    wanted = many.attend(x, memory, held)
+    assert close(few.attend(x, memory, held), wanted)
+    with torch.no_grad():
+        assert close(few.attend(x, memory, held), wanted)
+
+
+@each_kind
+def test_attention_never_writes_into_the_mask(kind: Any) -> None:
+    attention, states = part(kind), normal(2, 7, 12)
+    given = (attention.query(states[:, 4:]), *attention.keys_values(states))
+    for mask in (causal(3, 7), causal(3, 7, [0, 2]), causal(1, 7)):
+        before, query = mask.scores.clone(), given[0][:, :, -mask.scores.shape[2] :]
+        rows = attention.positions(7)
+        first = attention(query, *given[1:], mask, rows)
+        with torch.no_grad():
+            attention(query, *given[1:], mask, rows)
+        assert mask.scores.equal(before)
+        assert attention(query, *given[1:], mask, rows).equal(first)
+
+
+# What wraps a projection
+
+
+class Adapted(nn.Module):
+    """A linear map and a small one beside it, with a `weight` of its own."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+        self.weight = nn.Parameter(normal(*inner.weight.shape, seed=7) * 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + x @ self.weight.T
+
+
+@pytest.mark.parametrize("projection", ["q", "kv", "out"])
+@pytest.mark.parametrize("kind", [ContentAttention, RelativeAttention])
+def test_an_adapter_counts_for_memory_and_segment_alike(
+    kind: Any, projection: str
+) -> None:
+    sizes = dict(vocabulary=9, d_model=8, heads=2, d_ff=8, layers=2)
+    lengths = dict(segment_length=4, memory_length=6)
+    config: Any = TransformerXLConfig(**sizes, **lengths, attention=kind)
+    merged = TransformerXL(config).double().eval()
+    with torch.no_grad():
+        for number, parameter in enumerate(merged.parameters()):
+            parameter.copy_(normal(*parameter.shape, seed=number) * 0.3)
+    wrapped = deepcopy(merged)
+    for plain, layer in zip(merged.layers, wrapped.layers, strict=True):
+        adapted = Adapted(getattr(layer.attention, projection))
+        setattr(layer.attention, projection, adapted)
+        with torch.no_grad():
+            getattr(plain.attention, projection).weight.add_(adapted.weight)
+    tokens = torch.randint(9, (2, 12), generator=torch.Generator().manual_seed(0))
+    one = other = None
+    for segment in tokens.split(4, dim=1):
+        found, wanted = wrapped(segment, one), merged(segment, other)
+        one, other = found.memory, wanted.memory
+        assert close(found.logits, wanted.logits)
+
+
+# The model of one layer
+
+
+def test_the_memory_of_one_layer_carries_no_graph() -> None:
+    model = OneLayer(
+        AttentionConfig(vocabulary=11, d_model=12, heads=3),
+        Embedding,
+        RelativeAttention,
+    )
+    tokens = torch.tensor([[1, 4, 1, 7]])
+    logits, memory = model(tokens, torch.zeros(1, 0, 12))
+    assert logits.requires_grad and not memory.requires_grad
+    assert memory.equal(model.embedding(tokens)) and memory.shape == (1, 4, 12)
+
+
+def test_the_embedding_of_one_layer_starts_as_small_as_its_waves() -> None:
+    config = AttentionConfig(vocabulary=200, d_model=256, heads=2)
+    table = OneLayer(config, Embedding, ContentAttention).embedding.table.weight
+    assert table.std().item() == pytest.approx(256**-0.5, rel=0.02)
+
+
+def test_one_layer_counts_places_from_its_start() -> None:
+    config = AttentionConfig(vocabulary=11, d_model=12, heads=3)
+    model = OneLayer(config, AbsoluteEmbedding, ContentAttention).double()
+    tokens = torch.tensor([[1, 4, 1, 7]])
+    nothing = torch.zeros(1, 0, 12).double()
+    for start in (0, 5):
+        logits, kept = model(tokens, nothing, start)
+        x = model.embedding(tokens, start)
+        assert kept.equal(x)
+        assert close(logits, model.head(x + model.attention.attend(x)))
+    assert not close(logits, model(tokens, nothing)[0])
+
+
 # What is refused
 
 
@@ -542,10 +768,12 @@ def test_an_embedding_drops_in_training_alone(kind: Any) -> None:
         ({"heads": -2}, "heads is -2"),
         ({"heads": 5}, "d_model is 12 with 5 heads; expected an even number"),
         ({"d_model": 9}, "d_model is 9 with 3 heads; expected an even number"),
+        ({"kv_heads": 2}, "kv_heads is 2 with 3 heads; expected a divisor of heads"),
+        ({"kv_heads": 0}, "kv_heads is 0; expected an integer of at least 1"),
         ({"dropout": 1.0}, r"dropout is 1\.0; expected 0 <= dropout < 1"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
         ({"dropout": math.nan}, "dropout is nan"),
-        ({"clamp_length": 0}, "clamp_length is 0; expected 1 or more, or None"),
+        ({"clamp_length": 0}, "clamp_length is 0; expected an integer of at least 1"),
     ],
 )
 def test_impossible_configs_are_refused(changes: dict[str, Any], said: str) -> None:

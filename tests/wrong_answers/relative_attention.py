@@ -28,8 +28,8 @@ class SlopeAttention(ContentAttention):
     def queries(self, query):
         return query, torch.ones_like(query)
 
-    def positions(self, n):
-        far = distances(n, None, self.out.weight)
+    def positions(self, n, ahead=0):
+        far = distances(n, None, self.out.weight, ahead)
         slope = 0.5 ** torch.arange(1, self.heads + 1).to(far)
         each = -slope[:, None] * far / self.d_head
         return each[..., None].expand(-1, -1, self.d_head)
