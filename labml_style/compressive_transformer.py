@@ -162,10 +162,13 @@ class CompressiveTransformerConfig(TransformerXLConfig, CompressionConfig):
 
 # %% tags=["active-ipynb"]
 # import json
+# from functools import partial
 # from unittest import TestCase
 #
+# from labml_style import generation
 # from labml_style.compression import DilatedConvolution, MaxPooling, MostUsed
-# from labml_style.transformer_xl import PreNorm
+# from labml_style.relative_attention import ContentAttention
+# from labml_style.transformer_xl import PreNorm, TransformerXLMemory
 #
 # sizes = dict(vocabulary=20, d_model=16, heads=2, d_ff=32, layers=2)
 # lengths = dict(segment_length=4, memory_length=4, compressed_length=4)
@@ -182,8 +185,8 @@ class CompressiveTransformerConfig(TransformerXLConfig, CompressionConfig):
 # %% [markdown]
 # ## Memory: exact slots and older, coarse ones
 #
-# To the layers both are one row of slots, compressed ones first. `empty` counts from
-# the oldest end of that row, as it does in Transformer-XL.
+# To the layers both are one row of slots, compressed ones first. `filled` says for each
+# slot of that row whether it holds something, as it does in Transformer-XL.
 
 
 # %%
@@ -224,7 +227,7 @@ class CompressiveMemory(Memory):
 # \end{aligned} \tag{3} $$
 #
 # With full segments and a full memory $e$ is $n_s$, and old is the oldest part of $m$,
-# as in the paper. `turnover` makes this plan of lengths alone, without a tensor.
+# as in the paper. `plan_eviction` makes this plan of lengths alone, without a tensor.
 
 
 # %%
@@ -263,11 +266,12 @@ def plan_eviction(
 
 
 # %% tags=["active-ipynb"]
-# assert turnover(base, count=0, held=0, time=4) == (0, 0), "the memory fills"
-# assert turnover(base, count=0, held=4, time=4) == (4, 0), "then a group leaves"
-# assert turnover(base, count=4, held=4, time=4) == (4, 1), "and at last the oldest"
-# assert turnover(base, count=1, held=4, time=1) == (4, 0), "one too many: a group"
-# assert turnover(base, count=1, held=1, time=3) == (0, 0), "which leaves room"
+# plan = partial(plan_eviction, base)
+# assert plan(count=0, held=0, time=4) == (0, 0), "the memory fills"
+# assert plan(count=0, held=4, time=4) == (4, 0), "then a group leaves"
+# assert plan(count=4, held=4, time=4) == (4, 1), "and at last the oldest"
+# assert plan(count=1, held=4, time=1) == (4, 0), "one too many: a group"
+# assert plan(count=1, held=1, time=3) == (0, 0), "which leaves room"
 
 
 # %%
@@ -316,8 +320,8 @@ class Evicted(NamedTuple):
 class CompressionLoss(nn.Module):
     """No loss: only the text teaches the compression, through the segments.
 
-    The parent of the losses. A part like it says with `detaches` whether compressed
-    slots are cut from the graph when they are stored.
+    The parent of the losses. A part like it says with `detaches` whether the gradient
+    is stopped at compressed slots when they are stored.
 
     Args:
         config: of the model.
@@ -380,6 +384,17 @@ class CompressiveTransformer(TransformerXL):
         """Return compressed slots, then the memory, for each layer."""
         pairs = zip(memory.compressed, memory.states, strict=True)
         return [torch.cat([old, new.detach()], dim=1) for old, new in pairs]
+
+    def check_memory(self, memory: Any, batch: int | None = None) -> None:
+        """Raise a `ValueError` where a memory is not of this model and batch."""
+        super().check_memory(memory, batch)
+        for name in ("states", "compressed"):
+            counts = sorted({slots.shape[1] for slots in getattr(memory, name)})
+            if len(counts) > 1:
+                raise ValueError(
+                    f"memory's {name} have {counts} slots; expected as many in each "
+                    "layer: give what the model returned as memory"
+                )
 
     def remember(
         self, memory: CompressiveMemory | None, inputs: list[Tensor], seen: list[Seen]
@@ -657,16 +672,16 @@ def history(
 # for segment in text.split(4, dim=1):
 #     memory = model(segment, memory).memory
 #     sizes_.append(memory.nbytes)
-#     stored = sum(s.untyped_storage().nbytes() for s in sum(memory[:2], ()))
+#     stored = sum(s.untyped_storage().nbytes() for s in memory.tensors())
 #     assert stored == memory.nbytes, "and nothing is held beside it"
 # print("bytes", *sizes_)
 # assert sizes_[3] < sizes_[4] == sizes_[-1] == 2 * 3 * (4 + 4) * 16 * 8
 
 # %% [markdown]
 # In training each layer hands its own function what it evicts, and its own loss what it
-# saw there: the very slots that were exact, with their keys and values. Exact slots are
-# cut from the graph. Compressed ones are if the loss says so; else what the text costs
-# reaches the functions.
+# saw there: the very slots that were exact, with their keys and values. The gradient is
+# stopped at exact slots. At compressed ones it is stopped if the loss says so;
+# otherwise what the text costs reaches the functions.
 
 # %% tags=["active-ipynb"]
 # class Probe(CompressionLoss):
@@ -694,9 +709,8 @@ def history(
 # for i, layer in enumerate(model.layers):
 #     evicted = model.compression[i]["loss"].evicted
 #     assert evicted.old.equal(memory.states[i]) and evicted.layer is layer
-#     attention: ContentAttention = layer.attention
-#     seen = attention.gather(evicted.old, None)[1:]
-#     assert all(a.allclose(b) for a, b in zip(evicted.seen[1:], seen, strict=True))
+#     pair = layer.keys_values(evicted.old)
+#     assert all(a.allclose(b) for a, b in zip(evicted.seen[1:], pair, strict=True))
 
 # %% [markdown]
 # And most used keeps the slot that this segment's queries attended to most.
@@ -705,10 +719,11 @@ def history(
 # model, segment = make(compression=MostUsed), text[:, 12:16]
 # before = after(model, text[:, :12])
 # memory, count = after(model, segment, before), before.compressed[0].shape[1]
+# _, _, seen = model.run(segment, model.past(before))
+# mask = causal_mask(4, before.slots, None, model.like)
 # attention: ContentAttention = model.layers[0].attention
-# past = before.joined().states[0]
-# query, keys, _ = attention.gather(model.embedding(segment), past)
-# weights = attention.weights(query, keys, attention.positions(keys.shape[2]))
+# places = attention.positions(before.slots + 4)
+# weights = attention.weights(seen[0].query, seen[0].keys, mask, places)
 # best = weights[..., count : count + 4].mean((1, 2)).argmax(1)
 # for lane in range(3):
 #     newest = memory.compressed[0][lane, -1]
@@ -718,8 +733,8 @@ def history(
 # %% [markdown]
 # A lane that is reset starts from nothing while its neighbours go on. For six segments
 # more, its logits are those of a fresh text, and theirs do not move, with each of the
-# five functions. This holds while every segment is full; see
-# [below](#where-this-departs-from-the-paper).
+# five functions. A lane that is emptied after a segment that was not full may be
+# refused; see [below](#where-this-departs-from-the-paper).
 
 # %% tags=["active-ipynb"]
 # parts = MaxPooling, MeanPooling, Convolution, DilatedConvolution, MostUsed
@@ -737,8 +752,9 @@ def history(
 # print("a lane that was reset is a fresh one, with", len(parts), "functions")
 
 # %% [markdown]
-# And a step is a pass: token by token and by segments, over nine borders, with each
-# function, a lane that begins empty, and a memory longer than the segment.
+# And a [step](generation.ipynb) is a pass: token by token, over nine borders, with each
+# function, a lane that begins empty, and a memory longer than the segment. A memory of
+# another model or batch is refused.
 
 # %% tags=["active-ipynb"]
 # for part in parts:
@@ -746,30 +762,19 @@ def history(
 #     for more in (dict(memory_length=4), dict(memory_length=8, residual=PreNorm)):
 #         model = make(compression=part, **more)
 #         memory = after(model, text[:, :8]).reset(mask)
-#         states, passes = [model.start(memory) for _ in range(2)], []
+#         state = generation.start(model, memory)
 #         for segment in text.split(4, dim=1):
 #             logits, memory, _ = model(segment, memory)
-#             passes.append(logits)
-#         for pieces, state in zip((1, 4), states, strict=True):
-#             steps = []
-#             for piece in text.split(pieces, dim=1):
-#                 logits, state = model.step(piece, state)
-#                 steps.append(logits)
-#             gap = torch.cat(passes, 1) - torch.cat(steps, 1)
-#             gaps.append(gap.abs().max().item())
+#             for i in range(4):
+#                 one, state = generation.step(model, segment[:, i : i + 1], state)
+#                 gaps.append((one[:, 0] - logits[:, i]).abs().max().item())
 #     print(f"{part.__name__:19} {max(gaps):.0e}")
 #     assert max(gaps) < 1e-10
-# _, state = model.step(text[:, :1], state)
-# branch, _ = state.clone(), model.step(text[:, 1:2], state)
-# with TestCase().assertRaises(ValueError):
-#     model.step(text[:, 2:3], state)  # it was continued
-# model.step(text[:, 2:3], branch)  # its clone was not
 # memory = after(model, text)
-# for given in (memory.joined(), memory._replace(compressed=memory.compressed[:1])):
+# for given in (TransformerXLMemory(memory.states), memory.select(torch.arange(2))):
 #     with TestCase().assertRaises(ValueError) as refused:
 #         model(text[:, :4], given)
 #     print(refused.exception)
-# assert memory.reset(mask).detach().empty is not None
 
 # %% [markdown]
 # ## How far does it see?
@@ -1169,10 +1174,10 @@ def history(
 # model, good = make(), text[:, :4]
 # zeros = (torch.zeros(3, 4, 16, dtype=torch.float64),) * 2
 # full = CompressiveMemory(zeros, zeros)
-# attention: ContentAttention = model.layers[0].attention
-# past = torch.zeros(3, 8, 16, dtype=torch.float64)
-# query, keys, _ = attention.gather(model.embedding(good), past)
-# weights = attention.weights(query, keys, attention.positions(12))
+# _, _, seen = model.run(good, model.past(full))
+# attention, mask = model.layers[0].attention, causal_mask(4, 8, None, model.like)
+# query, keys, _ = seen[0]
+# weights = attention.weights(query, keys, mask, attention.positions(12))
 # share = weights[..., :8].sum(-1).mean().item()
 # print(f"eight zero slots take {share:.0%} of the attention, with random weights")
 # assert share > 0.2 and not model(good, full).logits.allclose(model(good).logits)
@@ -1190,7 +1195,9 @@ def history(
 # xl = {k: v for k, v in vars(model.config).items() if "compress" not in k}
 # plain = TransformerXL(TransformerXLConfig(**xl)).double().eval()
 # plain.load_state_dict(model.state_dict(), strict=False)
-# row = plain(text[:, 32:36], memory.joined()).logits
+# pairs = zip(memory.compressed, memory.states, strict=True)
+# row = TransformerXLMemory(tuple(torch.cat(pair, dim=1) for pair in pairs))
+# row = plain(text[:, 32:36], row).logits
 # assert row.equal(model(text[:, 32:36], memory).logits), "one row of slots"
 
 # %% [markdown]
@@ -1198,15 +1205,19 @@ def history(
 # > groups leave, rounded up, so that no token is lost. After a segment that is not full
 # > the memory may hold up to $c - 1$ slots fewer than its length. A memory shorter than
 # > a segment is refused: slots of the running segment would be compressed before any
-# > later segment could read them. And a lane that is reset after a short segment has a
-# > group that is part empty: its zeros are compressed with its tokens, and its groups
-# > are cut elsewhere than in a fresh text. In text lanes a short segment ends an epoch,
-# > and all lanes begin anew.
+# > later segment could read them. Where a lane is emptied after a short segment, its
+# > groups may begin elsewhere than those of its neighbours. A group that is filled in
+# > part is refused when it is to be compressed. In text lanes a short segment ends an
+# > epoch, and all lanes begin anew.
 
 # %% tags=["active-ipynb"]
 # held = [len(step["memory"]) for step in log]
 # print("exact slots before each segment:", *held)
 # assert max(held) == 8 and min(held[1:]) > 8 - 4
+# memory = model(text[:, :3]).memory.reset(torch.tensor([True, False, False]))
+# with TestCase().assertRaises(ValueError) as refused:
+#     after(model, text[:, :8], memory)
+# print(refused.exception)
 
 # %% [markdown]
 # > **Deviation.** The rate has no best value here. The paper's differ: for WikiText-103
@@ -1371,7 +1382,7 @@ def history(
 #         coarse = exact = torch.zeros(2, 0, 4)
 #         for _ in range(6):
 #             segment = torch.randn(2, n, 4)
-#             memory, _ = model.remember(memory, [segment], [none])
+#             memory, _ = model.remember(memory, [segment], [None])
 #             coarse, exact = update(coarse, exact, segment, m, cm, c)
 #             assert exact.equal(memory.states[0]), "the exact slots"
 #             assert coarse.shape == memory.compressed[0].shape
@@ -1396,7 +1407,7 @@ def history(
 #
 # <details><summary>Hint</summary>
 #
-# Three things make a `CompressiveMemory`, and one of them says what is empty.
+# Three things make a `CompressiveMemory`, and one of them says which slots are filled.
 #
 # </details>
 

@@ -38,7 +38,7 @@ def zero_filled(model, batch):
         one = weight.new_zeros(batch, slots, config.d_model)
         parts.append((one.detach(),) * config.layers)
     slots = config.memory_length + config.compressed_length
-    return CompressiveMemory(*parts, torch.full((batch,), slots))
+    return CompressiveMemory(*parts, torch.zeros(batch, slots, dtype=torch.bool))
 """,
     # Rounds down: what does not fill a group stays, and a level grows too long.
     "step_of": """
