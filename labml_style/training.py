@@ -64,9 +64,9 @@
 #
 # The cost of a segment depends on the memory, which depends on the segment before. How
 # far back does that go? Count the operations that one `backward` would walk through, in
-# three models: a [Transformer-XL](transformer_xl.ipynb); one whose `cut` does nothing;
-# and one that cuts nothing and whose layers, but the last, remember what they *gave*,
-# not what they were given, so that a memory is made from a memory ([same-layer
+# three models: a [Transformer-XL](transformer_xl.ipynb); one that stops no gradient;
+# and one that stops none and whose layers, but the last, remember what they *gave*, not
+# what they were given, so that a memory is made from a memory ([same-layer
 # recurrence](../docs/references.md#ding2021ernie)).
 
 # %%
@@ -74,12 +74,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from labml_style.contract import check_savable, integer, load_memory
 from labml_style.streams import Batch, Stream, TextStream
 
 # %% tags=["active-ipynb"]
@@ -91,17 +93,24 @@ from labml_style.streams import Batch, Stream, TextStream
 #
 # from labml_style import streams
 # from labml_style.streams import demo_corpus
-# from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
+# from labml_style.transformer_xl import (
+#     TransformerXL,
+#     TransformerXLConfig,
+#     TransformerXLMemory,
+# )
 #
 #
 # class Uncut(TransformerXL):
-#     def cut(self, states):
-#         return states
+#     def past_states(self, memory):
+#         return memory.states
+#
+#     def remember(self, memory, inputs, seen):  # a segment fills the memory
+#         return TransformerXLMemory(tuple(inputs)), {}
 #
 #
 # class Endless(Uncut):
-#     def remember(self, memory, states):
-#         return super().remember(memory, [*states[1:], states[-1]])
+#     def remember(self, memory, inputs, seen):
+#         return super().remember(memory, [*inputs[1:], inputs[-1]], seen)
 #
 #
 # def operations(loss):
@@ -134,10 +143,11 @@ from labml_style.streams import Batch, Stream, TextStream
 # assert min(grows[1:]) == max(grows[1:]) > 0, "by as much in each segment"
 
 # %% [markdown]
-# The graph of a Transformer-XL ends at the segment, because the model cuts what it
-# keeps. Left uncut it would end by itself, once the reach of two layers is full. Where
-# memory is made from memory it never ends: time and storage of a step grow with the
-# text. Such memories are taught *through* the segments, and there the loop has to cut.
+# The graph of a Transformer-XL ends at the segment, because the model stops the
+# gradient of what it keeps. Without that it would end by itself, once the reach of two
+# layers is full. Where memory is made from memory it never ends: time and storage of a
+# step grow with the text. Such memories are taught *through* the segments, and there
+# the loop has to cut.
 #
 # ## Truncated backpropagation
 #
@@ -177,7 +187,7 @@ class TrainingConfig:
         accumulate: cuts between two updates.
         precision: `"float32"` or `"float64"` for everything, or `"bfloat16"` for
             products under autocast, with weights and memory in float32.
-        compile: compile the model with `torch.compile`.
+        compile: run the model as `torch.compile` makes it, where shapes are steady.
 
     Raises:
         ValueError: a value is outside its range; the message names it.
@@ -199,11 +209,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         least = dict(steps=1, warmup=0, truncation=1, accumulate=1)
         for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(
-                    f"{name} is {value}; expected an integer of at least {low}"
-                )
+            value = integer(name, getattr(self, name), low)
+            object.__setattr__(self, name, value)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two in [0, 1)")
         for name in ("learning_rate", "clip"):
@@ -249,9 +256,11 @@ def scheduled_rate(update: int, config: TrainingConfig) -> float:
     """Return the learning rate of an update, equation (2).
 
     Args:
-        update: counted from 1.
+        update: counted from 1; after the last one the rate stays where it ended.
         config: `steps`, `warmup` and both rates are read.
     """
+    if update > config.steps:
+        return config.final_rate
     if update <= config.warmup:
         return config.learning_rate * update / config.warmup
     share = (update - config.warmup) / max(config.steps - config.warmup, 1)
@@ -265,6 +274,7 @@ def scheduled_rate(update: int, config: TrainingConfig) -> float:
 # assert abs(rates[109] - 0.001) < 1e-12 and abs(rates[-1]) < 1e-12, "half way, end"
 # flat = replace(config, final_rate=0.002)
 # assert scheduled_rate(30, flat) == scheduled_rate(200, flat) == 0.002
+# assert scheduled_rate(201, config) == scheduled_rate(500, config) == 0, "it stays"
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 2.1))
 #     axes.plot(range(1, 201), rates, color="C0")
@@ -304,8 +314,11 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 # groups = decay_groups(model, 0.1)
 # decayed, kept = ([names[id(p)] for p in group["params"]] for group in groups)
 # assert len(decayed) + len(kept) == len(names), "each once"
-# assert all(name[1] == "bias" or name[0] == "norm" for name in kept)
-# assert not any(name[1] == "bias" or name[0] == "norm" for name in decayed)
+# def single(name):
+#     return name[1] == "bias" or name[0].endswith("norm")
+#
+#
+# assert all(map(single, kept)) and not any(map(single, decayed))
 # print(len(decayed), "decay, among them", *(n[1] for n in decayed if len(n[1]) == 1))
 
 # %% [markdown]
@@ -381,10 +394,14 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: `[batch, time, vocabulary]`.
         targets: `[batch, time]` int64.
+
+    Returns:
+        float32, or float64 where the logits are.
     """
-    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    # In 16 bits the sum of a long text would overflow, or stop growing.
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return nn.functional.cross_entropy(
-        logits.transpose(1, 2), targets, ignore_index=-100, reduction="none"
+        wide.transpose(1, 2), targets, ignore_index=-100, reduction="none"
     )
 
 
@@ -394,7 +411,8 @@ class Update(NamedTuple):
 
     Attributes:
         number: counted from 1.
-        bits: mean cost of the targets it was made from, in bits.
+        bits: mean cost of the targets it was made from, in bits; nan where no target
+            was scored, to be left out of a mean over updates.
         rate: learning rate.
         norms: of the gradients before clipping, by group.
         auxiliary: further losses by name, mean over the segments.
@@ -412,6 +430,11 @@ class Update(NamedTuple):
 # it asks of a model is named in its first argument. Its `state_dict` is what must
 # survive an interruption. Files, progress bars and clocks belong to [the
 # lab](../docs/lab.md).
+#
+# A compiled model is made anew for each shape that it meets, which takes seconds to
+# minutes. So only what comes again and again is run compiled: whole segments, with a
+# memory that is full. The first segments of an epoch, a short last one and every
+# evaluation run as they are.
 
 
 # %%
@@ -420,7 +443,7 @@ class Training:
 
     Args:
         model: `model(tokens, memory)` gives logits, the next memory, and a dict of
-            auxiliary losses; a memory has `detach()` and `reset(mask)`.
+            auxiliary losses; a memory is a dataclass below `contract.Memory`.
         stream: gives the segments.
         config: how.
         total: sums a tensor over all processes; one process has the sum already.
@@ -428,6 +451,9 @@ class Training:
     Attributes:
         memory: what the model carries to the next segment; None before the first.
         done: updates so far.
+
+    Raises:
+        ValueError: something else was given; the message says what is expected.
     """
 
     stream: Stream
@@ -439,16 +465,20 @@ class Training:
         config: TrainingConfig,
         total: Callable[[Tensor], Tensor] = torch.positive,
     ) -> None:
+        self.device = check_given(model, stream, "at", "position", "segment_length")
+        if not all(hasattr(config, one.name) for one in fields(TrainingConfig)):
+            raise ValueError(
+                f"config is of type {type(config).__name__}; expected a TrainingConfig"
+            )
         self.model, self.stream, self.config = model, stream, config
         self.total = total
         model.to(torch.float64 if config.precision == "float64" else torch.float32)
-        self.device = next(model.parameters()).device
         groups = decay_groups(model, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=config.betas)
         self.memory: Any = None
         self.done = 0
-        if config.compile:
-            model.compile()
+        self.compiled: Any = torch.compile(model) if config.compile else None
+        self.nbytes = -1  # of the memory before the last segment
 
     def __iter__(self) -> Iterator[Update]:
         while self.done < self.config.steps:
@@ -463,13 +493,14 @@ class Training:
         Raises:
             FloatingPointError: cost or gradient is not finite; no weight was changed,
                 though stream and memory have moved on.
+            ValueError: the model's memory could not be saved; no weight was changed.
         """
         config = self.config
         self.model.train()
         self.optimizer.zero_grad()
         batches = [self.take() for _ in range(config.truncation * config.accumulate)]
-        scored = torch.stack([(b.targets >= 0).sum() for b in batches]).sum()
-        scored = self.total(scored).clamp(min=1)
+        found = self.total(torch.stack([(b.targets >= 0).sum() for b in batches]).sum())
+        scored = found.clamp(min=1)
         segments = self.total(torch.tensor(len(batches), device=self.device))
         cost = torch.zeros((), device=self.device)
         extra: dict[str, Any] = {}
@@ -503,18 +534,30 @@ class Training:
         self.optimizer.step()
         self.done += 1
         extra = {name: self.total(value).item() for name, value in extra.items()}
-        return Update(self.done, bits, group["lr"], norms, extra)
+        return Update(self.done, bits if found else math.nan, group["lr"], norms, extra)
 
     # A lane whose text ends is emptied before its next segment. Products may run in
     # bfloat16; weights, memory and costs keep 32 bits.
     def read(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Read one segment; return the cost of its targets and auxiliary losses."""
-        if self.memory is not None:
+        first = self.memory is None
+        if not first:
             self.memory = self.memory.reset(batch.reset)
+        model = self.form(batch)
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits, self.memory, auxiliary = self.model(batch.tokens, self.memory)
+            logits, self.memory, auxiliary = model(batch.tokens, self.memory)
+        if first:  # it shall not turn out after hours
+            check_savable(self.memory)
         return nats(logits, batch.targets).sum(), auxiliary
+
+    def form(self, batch: Batch) -> nn.Module:
+        """Return the compiled model where segment and memory have their final size."""
+        if self.compiled is None or self.memory is None:
+            return self.model
+        before, self.nbytes = self.nbytes, self.memory.nbytes
+        whole = batch.tokens.shape[1] == self.stream.segment_length
+        return self.compiled if whole and before == self.nbytes else self.model
 
     def take(self) -> Batch:
         """Return the stream's next batch, epoch after epoch, on the model's device."""
@@ -523,7 +566,9 @@ class Training:
         return Batch(tokens.to(self.device), targets.to(self.device), reset)
 
     # What comes next depends on weights and optimizer, on the place in the text, and on
-    # the memory that was there. A checkpoint without the memory is half of one.
+    # the memory that was there. A checkpoint without the memory is half of one. A file
+    # should hold tensors and plain values, nothing that is executed when it is read: a
+    # memory is saved as its fields and the name of its class.
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, in tensors and plain values.
 
@@ -532,44 +577,83 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "memory": bare(self.memory),
+            "memory": None if self.memory is None else self.memory.state_dict(),
             "stream": self.stream.state_dict(),
             "done": self.done,
         }
 
+    # The optimizer's state holds rates and decay as well. Those of the config that was
+    # given now are in force.
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with the same stream and model."""
-        self.stream.load_state_dict(state["stream"])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.memory, self.done = None, state["done"]
-        if state["memory"] is not None:
-            self.model.eval()  # where no random numbers are drawn
-            with torch.no_grad():
-                like = self.model(self.stream.at(0).tokens.to(self.device), None)[1]
-            self.memory = dressed(like, state["memory"], self.device)
+        """Go on where `state_dict` was taken, with the same stream and model.
+
+        Learning rate, weight decay and betas are those of this training's config. Where
+        something does not fit, everything stays as it was.
+
+        Raises:
+            ValueError: the state is of another stream, or names no memory.
+            RuntimeError: the weights are of another model.
+        """
+        memory, done = load_memory(state["memory"], self.device), state["done"]
+        place, optimizer = self.stream.state_dict(), self.optimizer.state_dict()
+        weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+        given = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        try:
+            self.stream.load_state_dict(state["stream"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except BaseException:
+            self.stream.load_state_dict(place)
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(optimizer)
+            raise
+        for group, own in zip(self.optimizer.param_groups, given, strict=True):
+            group.update(own)
+        self.memory, self.done = memory, done
+
+
+# %% [markdown]
+# A wrong argument is refused where it is given. In a notebook classes are the
+# notebook's own, so what is asked is not whose class it is, but what it has.
 
 
 # %%
-# A file should hold tensors and plain values, nothing that is executed when it is read.
-# So a memory is stored without its classes, and dressed again in those of a memory that
-# the model returns.
-def bare(memory: Any) -> Any:
-    """Return a memory as plain tuples of tensors and values, without its classes."""
-    return tuple(bare(x) for x in memory) if isinstance(memory, tuple) else memory
+def check_given(model: Any, stream: Any, *names: str) -> torch.device:
+    """Raise a `ValueError` where there is no model with weights, or no stream.
+
+    Args:
+        model: a module.
+        stream: what gives batches.
+        names: what the stream must have.
+
+    Returns:
+        The model's device.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model is of type {type(model).__name__}; expected a torch.nn.Module"
+        )
+    missing = [name for name in names if not hasattr(stream, name)]
+    if missing:
+        raise ValueError(
+            f"stream is of type {type(stream).__name__}, without {', '.join(missing)}; "
+            "expected a stream, for example TextStream(tokens, batch, segment_length)"
+        )
+    for parameter in model.parameters():
+        return parameter.device
+    raise ValueError(f"model {type(model).__name__} has no parameters")
 
 
-def dressed(like: Any, plain: Any, device: torch.device) -> Any:
-    """Return plain tuples in the classes of a memory that is alike."""
-    if isinstance(plain, Tensor):
-        return plain.to(device)
-    if not isinstance(plain, tuple):
-        return plain
-    if not isinstance(like, tuple) or not like:
-        return tuple(dressed(None, x, device) for x in plain)
-    likes = like if hasattr(like, "_fields") else [like[0]] * len(plain)
-    parts = [dressed(a, x, device) for a, x in zip(likes, plain, strict=True)]
-    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+# %% tags=["active-ipynb"]
+# model = TransformerXL(tiny)
+# tries = (corpus.train, text, config), (model, corpus, config), (model, text, tiny)
+# for wrong in tries:
+#     with TestCase().assertRaises(ValueError) as refused:
+#         Training(*wrong)
+#     print(refused.exception)
 
 
 # %% [markdown]
@@ -600,9 +684,10 @@ def dressed(like: Any, plain: Any, device: torch.device) -> Any:
 #     assert found == wanted
 
 # %% [markdown]
-# For Transformer-XL the length of the window changes nothing: the model itself cuts
-# what it keeps, so two segments in one window teach the same as two windows in one
-# update. For a model that does not cut they differ. The gradients of the first update:
+# For Transformer-XL the length of the window changes nothing: the model itself stops
+# the gradient of what it keeps, so two segments in one window teach the same as two
+# windows in one update. For a model that does not they differ. The gradients of the
+# first update:
 
 # %% tags=["active-ipynb"]
 # def gradients(model, k, n):
@@ -729,6 +814,8 @@ class Evaluation(NamedTuple):
         return ((self.bits * self.scored)[kept].sum() / self.scored.sum()).item()
 
 
+# Costs go to the CPU before they are added up in float64: some devices have no numbers
+# of 64 bits.
 class _Sums:
     def __init__(self, positions: int) -> None:
         self.cost = torch.zeros(positions, dtype=torch.float64)
@@ -736,15 +823,31 @@ class _Sums:
 
     def add(self, cost: Tensor, targets: Tensor, columns: Tensor) -> None:
         where = columns.expand(targets.shape)[targets >= 0]
-        cost = cost.double().cpu()[targets >= 0] / math.log(2)
+        cost = cost.cpu().double()[targets >= 0] / math.log(2)
         self.cost.index_add_(0, where, cost)
         self.scored.index_add_(0, where, torch.ones_like(where))
 
-    def evaluation(self) -> Evaluation:
+    def evaluation(self, warm_up: int) -> Evaluation:
+        if not self.scored.any():
+            raise ValueError(
+                f"no target was scored: warm_up is {warm_up}; lower it, or give a "
+                "stream with longer lanes"
+            )
         return Evaluation(self.cost / self.scored, self.scored)
 
 
-@torch.no_grad()
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluation:
     """Run a model over one epoch of a stream, its memory carried along.
 
@@ -756,20 +859,23 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 
     Returns:
         The bits by position in the segment.
+
+    Raises:
+        ValueError: no target is scored, or something else was given.
     """
-    device = next(model.parameters()).device
-    sums, memory, mode = _Sums(stream.segment_length), None, model.training
-    model.eval()
-    for index in range(len(stream)):
-        tokens, targets, reset = stream.at(index)
-        memory = None if memory is None else memory.reset(reset)
-        logits, memory, _ = model(tokens.to(device), memory)
-        columns = torch.arange(tokens.shape[1])
-        early = columns + index * stream.segment_length < warm_up
-        targets = targets.masked_fill(early, -100)
-        sums.add(nats(logits, targets.to(device)), targets, columns)
-    model.train(mode)
-    return sums.evaluation()
+    device = check_given(model, stream, "at", "segment_length", "__len__")
+    warm_up = integer("warm_up", warm_up, 0)
+    sums, memory = _Sums(stream.segment_length), None
+    with _evaluating(model):
+        for index in range(len(stream)):
+            tokens, targets, reset = stream.at(index)
+            memory = None if memory is None else memory.reset(reset)
+            logits, memory, _ = model(tokens.to(device), memory)
+            columns = torch.arange(tokens.shape[1])
+            early = columns + index * stream.segment_length < warm_up
+            targets = targets.masked_fill(early, -100)
+            sums.add(nats(logits, targets.to(device)), targets, columns)
+    return sums.evaluation(warm_up)
 
 
 # %% tags=["active-ipynb"]
@@ -821,7 +927,6 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 
 
 # %%
-@torch.no_grad()
 def evaluate_window(
     model: nn.Module,
     stream: TextStream,
@@ -844,22 +949,23 @@ def evaluate_window(
         The bits by position in the stream's segments.
 
     Raises:
-        ValueError: the stride is not between 1 and the window.
+        ValueError: the stride is not between 1 and the window, no target is scored, or
+            something else was given.
     """
+    device = check_given(model, stream, "cut", "longest", "segment_length")
+    window, warm_up = integer("window", window, 1), integer("warm_up", warm_up, 0)
     if not 1 <= stride <= window:
         raise ValueError(f"stride is {stride}; expected 1 to window {window}")
-    device = next(model.parameters()).device
-    sums, mode = _Sums(stream.segment_length), model.training
-    model.eval()
-    for first in range(warm_up, stream.longest, stride):
-        last = min(first + stride, stream.longest)
-        tokens, targets, _ = stream.cut(max(last - window, 0), last, reset=True)
-        logits = model(tokens.to(device), None)[0][:, first - last :]
-        targets = targets[:, first - last :]
-        columns = torch.arange(first, last) % stream.segment_length
-        sums.add(nats(logits, targets.to(device)), targets, columns)
-    model.train(mode)
-    return sums.evaluation()
+    sums = _Sums(stream.segment_length)
+    with _evaluating(model):
+        for first in range(warm_up, stream.longest, stride):
+            last = min(first + stride, stream.longest)
+            tokens, targets, _ = stream.cut(max(last - window, 0), last, reset=True)
+            logits = model(tokens.to(device), None)[0][:, first - last :]
+            targets = targets[:, first - last :]
+            columns = torch.arange(first, last) % stream.segment_length
+            sums.add(nats(logits, targets.to(device)), targets, columns)
+    return sums.evaluation(warm_up)
 
 
 # %% [markdown]
@@ -1464,14 +1570,18 @@ def evaluate_window(
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
-#     from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
+#     from labml_style.transformer_xl import (
+#         TransformerXL,
+#         TransformerXLConfig,
+#         TransformerXLMemory,
+#     )
 #
 #     class Open(TransformerXL):
-#         def cut(self, states):
-#             return states
+#         def past_states(self, memory):
+#             return memory.states
 #
-#         def remember(self, memory, states):
-#             return super().remember(memory, [*states[1:], states[-1]])
+#         def remember(self, memory, inputs, seen):  # a segment fills the memory
+#             return TransformerXLMemory((*inputs[1:], inputs[-1])), {}
 #
 #     torch.manual_seed(0)
 #     sizes = dict(vocabulary=9, d_model=8, heads=2, d_ff=8, layers=2)

@@ -581,10 +581,9 @@ def two_sided(draw: st.DrawFn) -> tuple[int, int, int]:
     return draw(st.integers(1, 5)), draw(st.integers(0, 5)), draw(st.integers(0, 3))
 
 
-def seen_by_loops(
-    attention: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Mask
-) -> Tensor:
+def seen_by_loops(attention: Any, given: list[Tensor], mask: Mask) -> Tensor:
     """Attend with the four terms, pair by pair; queries stand at the newest keys."""
+    query, keys, values = given
     time, n, d_head = query.shape[2], keys.shape[2], query.shape[3]
     read = torch.zeros_like(query)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, query.shape[:3])).tolist():
@@ -613,11 +612,12 @@ def test_distances_go_both_ways_and_some_keys_have_none(
     if masked and n > time:
         scores[1, ..., 0] = -torch.inf
     mask = Mask(scores, slots + time, time - 1)
-    given = (attention.query(states[:, n - time :]), *attention.keys_values(states))
+    newest = states[:, n - time :]
+    given: Any = [attention.query(newest), *attention.keys_values(states)]
     rows = attention.positions(mask.placed, mask.ahead)
     assert rows.shape == (3, slots + 2 * time - 1, 4)
     with torch.no_grad():
-        wanted = seen_by_loops(attention, *given, mask)
+        wanted = seen_by_loops(attention, given, mask)
         fused = attention(*given, mask, rows)
     assert close(fused, wanted)
     assert close(attention(*given, mask, rows), wanted)
@@ -701,9 +701,9 @@ class Adapted(nn.Module):
 def test_an_adapter_counts_for_memory_and_segment_alike(
     kind: Any, projection: str
 ) -> None:
-    sizes = dict(vocabulary=9, d_model=8, heads=2, d_ff=8, layers=2)
-    lengths = dict(segment_length=4, memory_length=6)
-    config: Any = TransformerXLConfig(**sizes, **lengths, attention=kind)
+    sizes: Any = dict(vocabulary=9, d_model=8, heads=2, d_ff=8, layers=2)
+    lengths: Any = dict(segment_length=4, memory_length=6)
+    config = TransformerXLConfig(**sizes, **lengths, attention=kind)
     merged = TransformerXL(config).double().eval()
     with torch.no_grad():
         for number, parameter in enumerate(merged.parameters()):
