@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,20 +15,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from labml_style.streams import Batch, RandomCrops, RecallStream, Stream, TextStream
+from labml_style.contract import Memory, Output
+from labml_style.streams import (
+    Batch,
+    Corpus,
+    FactsStream,
+    RandomCrops,
+    RecallStream,
+    Stream,
+    TextStream,
+)
 from labml_style.training import (
     Training,
     TrainingConfig,
-    bare,
     clip_gradients,
     decay_groups,
-    dressed,
     evaluate,
     evaluate_window,
     nats,
     scheduled_rate,
 )
-from labml_style.transformer_xl import PreNorm, TransformerXL, TransformerXLConfig
+from labml_style.transformer_xl import (
+    PreNorm,
+    TransformerXL,
+    TransformerXLConfig,
+    newest,
+    newest_filled,
+)
 
 SIZES = TransformerXLConfig(
     vocabulary=9,
@@ -42,13 +56,19 @@ PLAIN = TrainingConfig(steps=4, clip=1e9, precision="float64")
 
 
 class Endless(TransformerXL):
-    """Cuts nothing, and remembers what its layers gave: a memory made from memory."""
+    """Stops nothing, and remembers what its layers gave: a memory made from memory."""
 
-    def cut(self, states: Tensor) -> Tensor:
-        return states
+    def past_states(self, memory: Any) -> list[Tensor]:
+        return list(memory.states)
 
-    def remember(self, memory: Any, states: list[Tensor]) -> Any:
-        return super().remember(memory, [*states[1:], states[-1]])
+    def remember(self, memory: Any, inputs: list[Tensor], seen: Any) -> Any:
+        length, time = self.config.memory_length, inputs[0].shape[1]
+        given = [*inputs[1:], inputs[-1]]
+        old = [x[:, :0] for x in given] if memory is None else memory.states
+        states = [newest(a, b, length) for a, b in zip(old, given, strict=True)]
+        filled = None if memory is None else memory.filled
+        filled = newest_filled(filled, time, length)
+        return self.memory_type(tuple(states), filled), {}
 
 
 def text(pairs: int = 240, batch: int = 3, segment: int = 4) -> TextStream:
@@ -120,6 +140,8 @@ def test_the_rate_is_the_equation(warmup: int, steps: int, end: float) -> None:
             wanted = end + (2.0 - end) / 2 + (2.0 - end) / 2 * math.cos(angle)
             assert rate == pytest.approx(wanted)
     assert rates[-1] == pytest.approx(end)
+    for late in (1, 2, steps, 3 * steps):
+        assert scheduled_rate(config.steps + late, config) == end, "it stays there"
 
 
 # --- groups
@@ -184,7 +206,14 @@ def test_nats_are_the_cross_entropy_of_scored_targets() -> None:
         for i, target in enumerate(row):
             exact = logits[b, i].logsumexp(0) - logits[b, i, max(target, 0)]
             assert found[b, i] == (0 if target < 0 else pytest.approx(exact.item()))
-    assert nats(logits.bfloat16(), targets).dtype == torch.float32
+    for narrow in (torch.bfloat16, torch.float16):
+        assert nats(logits.to(narrow), targets).dtype == torch.float32
+
+
+def test_the_cost_of_many_tokens_in_float16_is_finite() -> None:
+    logits, targets = torch.zeros(1, 20_000, 256).half(), torch.zeros(1, 20_000)
+    cost = nats(logits, targets.long()).sum().item()
+    assert cost == pytest.approx(20_000 * math.log(256), rel=1e-4)
 
 
 # --- an update
@@ -281,18 +310,13 @@ def test_iterating_makes_the_updates_that_are_left() -> None:
     assert list(training) == []
 
 
-class Sum(NamedTuple):
-    """A memory of another kind: one vector per lane."""
+@dataclass(frozen=True, eq=False)
+class Sum(Memory):
+    """A memory of another kind: one vector for each lane, and what is nested."""
 
     vector: Tensor
-    nested: tuple[Tensor, int] = (torch.zeros(1), 3)
-    rest: Tensor | None = None
-
-    def detach(self) -> Sum:
-        return self._replace(vector=self.vector.detach())
-
-    def reset(self, mask: Tensor) -> Sum:
-        return self._replace(vector=self.vector.masked_fill(mask[:, None], 0))
+    nested: tuple[Tensor, ...] = ()
+    filled: Tensor | None = None
 
 
 class Other(nn.Module):
@@ -312,7 +336,7 @@ class Other(nn.Module):
             x = x + memory.vector[:, None]
         extra = self.compression(x.detach()).square().mean()
         losses = {"one": extra, "two": 3 * extra} if self.training else {}
-        return self.head(x), Sum(x[:, -1]), losses
+        return Output(self.head(x), Sum(x[:, -1]), losses)
 
 
 def test_auxiliary_losses_are_added_as_their_mean_over_segments() -> None:
@@ -346,6 +370,37 @@ def test_a_loss_that_is_not_finite_is_named_and_changes_no_weight() -> None:
         training.update()
     assert all(a.equal(b) for a, b in zip(model.parameters(), before, strict=True))
     assert training.done == 0
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_gradient_that_is_not_finite_changes_no_weight(bad: float) -> None:
+    model = make()
+    model.head.weight.register_hook(lambda grad: grad * bad)
+    training = Training(model, text(), PLAIN)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(FloatingPointError, match="norms .* at update 1"):
+        training.update()
+    assert all(a.equal(b) for a, b in zip(model.parameters(), before, strict=True))
+    assert training.done == 0 and not training.optimizer.state
+
+
+def test_an_update_without_a_scored_target_has_no_bits() -> None:
+    facts = FactsStream(1, 4, 2, facts=1, subjects=2, places=2, noise=5)
+    updates = list(Training(make(), facts, replace(PLAIN, steps=6)))
+    assert [math.isnan(update.bits) for update in updates] == [True, True, False] * 2
+    assert all(math.isfinite(update.norms["model"]) for update in updates)
+
+
+def test_auxiliary_losses_are_shared_by_all_processes() -> None:
+    """Two processes with the same lanes: sums are twice as large, means the same."""
+    one, two = Other().double(), Other().double()
+    two.load_state_dict(one.state_dict())
+    config = replace(PLAIN, truncation=2)
+    wanted = Training(one, text(), config).update()
+    found = Training(two, text(), config, lambda x: 2 * x).update()
+    assert found.auxiliary == pytest.approx(wanted.auxiliary)
+    assert found.bits == pytest.approx(wanted.bits)
+    torch.testing.assert_close(grads(two), grads(one))
 
 
 def test_two_halves_of_the_lanes_sum_to_the_whole() -> None:
@@ -411,11 +466,75 @@ def test_bfloat16_is_for_products_alone() -> None:
     assert {s.dtype for s in training.memory.states} == {torch.float32}
 
 
-def test_compile_compiles_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: calls.append(self))
+class Through(nn.Module):
+    """A residual without its path: layers give what a product gave."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.input_norm: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+
+def test_memory_has_the_type_of_the_weights_under_autocast() -> None:
+    model, seen = make(residual=Through).float(), []
+    model.layers[0].register_forward_hook(lambda _, __, y: seen.append(y[0].dtype))
+    training = Training(model, text(), replace(PLAIN, precision="bfloat16"))
+    for _ in range(2):
+        training.update()
+        assert {s.dtype for s in training.memory.states} == {torch.float32}
+    assert set(seen) == {torch.bfloat16}, "or nothing was shown"
+
+
+# --- compiled
+
+
+@pytest.mark.slow
+def test_only_steady_shapes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    # 101 pairs in 3 lanes: 8 segments of 4, one of 2. Eight slots are full after two.
+    lanes, config = text(101), TrainingConfig(steps=30)
+    model, plain = make(memory_length=8), make(memory_length=8)
+    wanted = [update.bits for update in Training(plain, text(101), config)]
+    torch._dynamo.reset()
+    counters.clear()
+    quick = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", quick)
+    training = Training(model, lanes, replace(config, compile=True))
+    bits, shapes = [], set()
+    given = training.compiled.forward
+
+    def noted(tokens: Tensor, memory: Any) -> Any:
+        shapes.add((tokens.shape[1], memory.slots))
+        return given(tokens, memory)
+
+    monkeypatch.setattr(training.compiled, "forward", noted)
+    for update in training:
+        bits.append(update.bits)
+        if update.number % 4 == 0:
+            evaluate(training.model, text(50))
+        if update.number in (14, 22):  # one lane starts a new text
+            mask = torch.tensor([True, False, False])
+            training.memory = training.memory.reset(mask)
+    assert shapes == {(4, 8)}
+    assert 1 <= counters["stats"]["unique_graphs"] <= 3
+    assert bits[:14] == pytest.approx(wanted[:14], rel=1e-4)
+    assert {*model.state_dict()} == {*plain.state_dict()}
+    torch._dynamo.reset()
+
+
+def test_without_compile_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def noted(model: Any) -> Any:
+        calls.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", noted)
     model = make()
-    Training(model, text(), PLAIN)
+    Training(model, text(), PLAIN).update()
     assert calls == []
     Training(model, text(), replace(PLAIN, compile=True))
     assert calls == [model]
@@ -461,23 +580,193 @@ def test_a_state_of_another_text_is_refused() -> None:
 
 
 def test_a_memory_with_empty_slots_goes_through_a_file() -> None:
-    model = make()
-    memory = model(text().at(0).tokens).memory
-    memory = memory.reset(torch.tensor([True, False, False]))
-    plain = through_a_file({"memory": bare(memory)})["memory"]
-    like = model(text().at(0).tokens).memory
-    again = dressed(like, plain, torch.device("cpu"))
-    assert type(again) is type(memory) and again.empty.equal(memory.empty)
-    assert all(a.equal(b) for a, b in zip(again.states, memory.states, strict=True))
+    training = Training(make(), text(), PLAIN)
+    training.update()
+    memory = training.memory.reset(torch.tensor([True, False, False]))
+    training.memory = memory
+    again = Training(make(), text(), PLAIN)
+    again.load_state_dict(through_a_file(training.state_dict()))
+    assert type(again.memory) is type(memory)
+    assert again.memory.filled.equal(memory.filled) and not memory.filled.all()
+    pairs = zip(again.memory.states, memory.states, strict=True)
+    assert all(a.equal(b) for a, b in pairs)
 
 
 def test_a_memory_of_another_kind_goes_through_a_file() -> None:
-    memory = Sum(torch.randn(2, 5), (torch.ones(2), 7), torch.ones(3))
-    plain = through_a_file({"memory": bare(memory)})["memory"]
-    again = dressed(Sum(torch.zeros(2, 5)), plain, torch.device("cpu"))
-    assert isinstance(again, Sum) and again.vector.equal(memory.vector)
-    assert again.nested[0].equal(torch.ones(2)) and again.nested[1] == 7
-    assert again.rest is not None and again.rest.equal(torch.ones(3))
+    training = Training(Other().double(), text(), PLAIN)
+    training.memory = Sum(torch.randn(2, 5), (torch.ones(2), torch.zeros(2)))
+    again = Training(Other().double(), text(), PLAIN)
+    again.load_state_dict(through_a_file(training.state_dict()))
+    assert isinstance(again.memory, Sum)
+    pairs = zip(again.memory.tensors(), training.memory.tensors(), strict=True)
+    assert all(a.equal(b) for a, b in pairs) and again.memory.filled is None
+    assert len(again.memory.nested) == 2
+
+
+def test_a_state_before_the_first_update_has_no_memory() -> None:
+    state = through_a_file(Training(make(), text(), PLAIN).state_dict())
+    again = Training(make(), text(), PLAIN)
+    again.update()
+    again.load_state_dict(state)
+    assert again.memory is None and again.done == 0
+
+
+def test_what_is_given_now_is_in_force() -> None:
+    old = replace(PLAIN, learning_rate=0.1, weight_decay=0.1, steps=6)
+    first = Training(make(), text(), old)
+    first.update()
+    state = through_a_file(first.state_dict())
+    new = replace(old, learning_rate=1e-5, weight_decay=0.5, betas=(0.5, 0.6))
+    second = Training(make(), text(), new)
+    second.load_state_dict(state)
+    groups = second.optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert all(group["betas"] == (0.5, 0.6) for group in groups)
+    assert second.update().rate == scheduled_rate(2, new) < 1e-5
+    assert all(group["lr"] < 1e-5 for group in groups)
+
+    # The same by hand: the moments of the first run, the numbers of the second.
+    twin = Training(make(), text(), new)
+    twin.model.load_state_dict(state["model"])
+    twin.stream.position, twin.done = 1, 1
+    twin.memory = first.memory
+    twin.optimizer.state = first.optimizer.state
+    for mine, theirs in zip(
+        twin.model.parameters(), first.model.parameters(), strict=True
+    ):
+        twin.optimizer.state[mine] = first.optimizer.state.pop(theirs)
+    twin.update()
+    for a, b in zip(second.model.parameters(), twin.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("part", ["stream", "model", "optimizer", "memory", "done"])
+def test_a_state_that_does_not_fit_changes_nothing(part: str) -> None:
+    config = TrainingConfig(steps=6, learning_rate=0.01)
+    other = Training(make(memory_length=6), text(), config)
+    for _ in range(3):
+        other.update()
+    state = other.state_dict()
+    wrong = {
+        "stream": text(99).state_dict(),
+        "model": state["model"] | {"head.bias": torch.zeros(8)},
+        "optimizer": Training(Other(), text(), config).optimizer.state_dict(),
+        "memory": {"memory": "labml_style.transformer_xl:PreNorm", "fields": {}},
+    }
+    if part == "done":
+        del state["done"]
+    else:
+        state[part] = wrong[part]
+    training, twin = (Training(make(), text(), config) for _ in range(2))
+    for one in (training, twin):
+        one.update()
+    with pytest.raises((ValueError, RuntimeError, KeyError)):
+        training.load_state_dict(state)
+    assert training.stream.position == 1 and training.done == 1
+    assert training.memory is not None
+    for update, wanted in zip(training, twin, strict=True):
+        assert update == wanted
+    assert grads(training.model).equal(grads(twin.model))
+
+
+@dataclass(frozen=True, eq=False)
+class Counting(Memory):
+    """A memory that holds a number, which no file takes for a tensor."""
+
+    vector: Tensor
+    count: Any = 3
+    filled: Tensor | None = None
+
+
+def local() -> Any:
+    @dataclass(frozen=True, eq=False)
+    class Local(Memory):
+        vector: Tensor
+        filled: Tensor | None = None
+
+    return Local
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (lambda x: (x,), "memory is of type tuple; expected a dataclass"),
+        (Counting, "memory holds a int"),
+        (local(), "does not lead back"),
+    ],
+)
+def test_a_memory_that_cannot_be_saved_is_refused_at_the_start(
+    kind: Any, said: str
+) -> None:
+    class Odd(Other):
+        def forward(self, tokens: Tensor, memory: Any = None) -> Any:
+            found = super().forward(tokens, None)
+            return found._replace(memory=kind(found.memory.vector))
+
+    model = Odd().double()
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    training = Training(model, text(), PLAIN)
+    with pytest.raises(ValueError, match=said):
+        training.update()
+    assert all(p.equal(before[name]) for name, p in model.state_dict().items())
+    assert training.done == 0
+
+
+# --- what is given
+
+
+CORPUS = Corpus("x", *(torch.arange(9),) * 3, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(model="a"), "model is of type str; expected a torch.nn.Module"),
+        (dict(model=TransformerXL), "model is of type type"),
+        (dict(model=nn.Identity()), "model Identity has no parameters"),
+        (dict(stream="text"), "stream is of type str, without .*; expected a stream"),
+        (dict(stream=torch.arange(99)), "stream is of type Tensor, without"),
+        (dict(stream=CORPUS), "stream is of type Corpus, without"),
+        (dict(stream=[1, 2]), "stream is of type list, without"),
+    ],
+)
+def test_what_is_no_model_or_no_stream_is_named(
+    changes: dict[str, Any], said: str
+) -> None:
+    model = changes.get("model", make())
+    stream = changes.get("stream", text())
+    with pytest.raises(ValueError, match=said):
+        Training(model, stream, PLAIN)
+    with pytest.raises(ValueError, match=said):
+        evaluate(model, stream)
+    with pytest.raises(ValueError, match=said):
+        evaluate_window(model, stream, window=2)
+
+
+def test_what_is_no_config_is_named() -> None:
+    wrong: Any
+    for wrong in (SIZES, {"steps": 4}, 4, None):
+        with pytest.raises(
+            ValueError, match=r"config is of type \w+; expected a Train"
+        ):
+            Training(make(), text(), wrong)
+    crops: Any = RandomCrops(torch.arange(99), 2, 4)
+    with pytest.raises(ValueError, match="type RandomCrops, without cut, longest"):
+        evaluate_window(make(), crops, window=2)
+
+
+def test_a_stream_and_a_config_of_another_class_will_do() -> None:
+    class Mine:
+        segment_length, position = 4, 0
+        at = text().at
+
+        def __len__(self) -> int:
+            return 3
+
+    config = type("Config", (), vars(PLAIN))()
+    stream: Any = Mine()
+    assert Training(make(), stream, config).update().bits > 0
+    assert evaluate(make(), stream).scored.tolist() == [9] * 4
 
 
 # --- evaluation
@@ -537,6 +826,56 @@ def test_evaluation_leaves_no_trace() -> None:
         assert model.training == mode and stream.position == 7
         assert torch.get_rng_state().equal(random)
         assert all(p.grad is None for p in model.parameters())
+
+
+class Failing(TransformerXL):
+    def forward(self, tokens: Tensor, memory: Any = None) -> Any:
+        assert not self.training
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("kind", [TransformerXL, Failing])
+def test_evaluation_leaves_every_part_in_its_mode(
+    kind: type[TransformerXL], mode: bool
+) -> None:
+    model = make(kind, memory_length=0).train(mode)
+    model.layers[0].train(not mode)
+    before = [part.training for part in model.modules()]
+    for run in (evaluate, functools.partial(evaluate_window, window=3)):
+        try:
+            run(model, text())
+        except RuntimeError:
+            assert kind is Failing
+        assert [part.training for part in model.modules()] == before
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("warm_up", [80, 1000])
+def test_an_evaluation_that_scores_nothing_is_refused(warm_up: int) -> None:
+    stream, model = text(), make(memory_length=0)
+    assert evaluate(model, stream, warm_up=79).scored.sum() == 3
+    for run in (evaluate, functools.partial(evaluate_window, window=3)):
+        with pytest.raises(ValueError, match=f"scored: warm_up is {warm_up}; lower"):
+            run(model, stream, warm_up=warm_up)
+        with pytest.raises(ValueError, match="warm_up is -1; expected an integer"):
+            run(model, stream, warm_up=-1)
+    assert model.training
+
+
+def test_costs_are_summed_in_float64_on_the_cpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved: list[torch.dtype] = []
+
+    def noted(x: Tensor) -> Tensor:
+        moved.append(x.dtype)
+        return x
+
+    monkeypatch.setattr(Tensor, "cpu", noted)
+    found = evaluate(make().float(), text())
+    assert found.bits.dtype == torch.float64
+    assert moved and set(moved) == {torch.float32}, "some devices have no float64"
 
 
 def test_evaluation_takes_every_kind_of_stream_and_model() -> None:
