@@ -599,9 +599,14 @@ def test_a_link_opens_every_fold_around_it(form: Open) -> None:
     page = form()
     page.evaluate(
         """document.querySelector(".lit-proof details").insertAdjacentHTML("beforeend",
-          "<details><summary>Inner</summary><p id=deep>Deep.</p></details>")"""
+          "<details><summary>Inner</summary><p id=deep>Deep.</p></details>");
+        document.querySelector("h1").innerHTML += "<a class=deep href=#deep>x</a>" """
     )
-    page.evaluate("location.hash = 'deep'")
+    page.locator("a.deep").click()
+    page.evaluate(  # as in a browser that opens no fold by itself
+        "document.querySelectorAll('details').forEach(d => d.open = false);"
+        "dispatchEvent(new HashChangeEvent('hashchange'))"
+    )
     page.wait_for_function("document.getElementById('deep').checkVisibility()")
 
 

@@ -52,7 +52,7 @@ reach()
 /* A link that leads into a fold opens it, however the reader came: by address, by a click
    (the same link a second time too), back or forward. */
 const unfold = () => {
-  const place = document.getElementById(decodeURIComponent(location.hash.slice(1)))
+  const place = document.querySelector(":target")
   let opened = false
   for (let fold = place?.closest("details"); fold; fold = fold.parentElement.closest("details")) {
     opened ||= !fold.open
