@@ -14,6 +14,168 @@
 
 # %% [markdown]
 # # Generation: memory is a key-value cache
+#
+# After this chapter you can let any model of this site write text, one token at a time,
+# at a cost that does not grow with what was written before.
+
+# %% tags=["active-ipynb", "figure"]
+# import matplotlib.pyplot as plt
+#
+# from labml_style.figures import Slot, memory_strip, show, use_style
+# from labml_style.figures.palette import MUTED
+#
+# rows = [(range(2, 6), [6]), (range(2, 6), [6, 7]), (range(2, 6), [6, 7, 8, 9])]
+# rows.append((range(6, 10), [10]))
+# with use_style():
+#     figure, axes = plt.subplots(figsize=(5.2, 3.0))
+#     for i, (memory, segment) in enumerate(rows):
+#         slots = [Slot("memory", 1, str(n)) for n in memory]
+#         slots += [Slot("segment", 1, str(n)) for n in segment]
+#         place = dict(y=-1.4 * i, start=memory[0], names=i == 3)
+#         memory_strip(axes, slots, **place)
+#     names = "start, step", "step", "segment is full", "border, step"
+#     for i, name in enumerate(names):
+#         axes.text(1.6, 0.5 - 1.4 * i, name, ha="right", va="center", color=MUTED)
+#     axes.set(xlim=(-1.8, 11), ylim=(-5.2, 1.1), xticks=[])
+#     axes.spines["bottom"].set_visible(False)
+# show(
+#     figure,
+#     alt="Four rows. Four memory slots hold tokens 2 to 5. The segment grows from "
+#     "token 6 to tokens 6 to 9. Then a border: tokens 6 to 9 are the memory, and "
+#     "token 10 is the first of the next segment.",
+#     caption="Keys and values that one new token attends to. Within a segment they "
+#     "only grow. At the border the model's own forward moves the memory.",
+# )
+
+# %% [markdown]
+# > **What you will find.**
+# >
+# > - A token costs the same after 100 tokens and after 100,000. A plain Transformer
+# >   that keeps every key is slower and larger by then. [Measured
+# >   below](#what-does-a-token-cost).
+# > - Step by step gives the logits of `forward`, for every memory of this site.
+# >   [Proven below](#proofs).
+# > - A small model of Shakespeare writes words at a temperature of 0.8, repeats itself
+# >   at 0.3, and breaks words at 1.3. [See it](#does-it-work).
+
+# %% [markdown]
+# > **Use it.** `pip install "labml-style[models]"`
+# >
+# > ```python
+# > from labml_style import generate, load
+# >
+# > model = load("model.safetensors")  # written by save(model, path)
+# > text = generate(model, prompt, 200, temperature=0.8)  # prompt: [batch, time] int64
+# > ```
+# >
+# > Or on the command line, for a model of bytes:
+# >
+# > ```console
+# > python -m labml_style.generation --checkpoint model.safetensors --prompt "ROMEO:"
+# > ```
+
+# %% [markdown]
+# ## What is done twice?
+#
+# To write one token, a model needs the logits after the last token so far. The simplest
+# way runs the whole segment again for each new token. The popular PyTorch packages do
+# that: `compressive-transformer-pytorch` computes all tokens of the segment again, and
+# cannot be given a memory to start from. For a segment of 128 tokens that is 8,256
+# tokens of work for 128 tokens of text.
+
+# %% tags=["active-ipynb"]
+# from importlib.resources import files
+#
+# import torch
+#
+# from labml_style import generate, load
+# from labml_style.contract import Past
+#
+# # Three layers, trained on Tiny Shakespeare; the file is part of the package.
+# stored = files("labml_style") / "lab/checkpoints/recurrence@cpu.safetensors"
+# model = load(stored)
+# prompt = torch.tensor([list(b"ROMEO:\nWhat shall I do? ")])
+#
+#
+# @torch.no_grad()
+# def naive_generate(model, tokens, new_tokens):
+#     """Run everything again for every token; take the most likely one."""
+#     length, work = model.config.segment_length, 0
+#     for _ in range(new_tokens):
+#         memory = None
+#         for segment in tokens.split(length, dim=1):
+#             logits, memory, _ = model(segment, memory)
+#             work += segment.shape[1]
+#         tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], dim=1)
+#     return tokens, work
+#
+#
+# wanted, work = naive_generate(model, prompt, 60)
+# print(f"60 new tokens, {work:,} tokens of work")
+
+# %% [markdown]
+# ## The idea: keys and values do not change
+#
+# While no weight changes, the keys and values of what was attended to do not change
+# either. So compute them once and keep them: those of the memory at the start of a
+# segment, those of each token when it comes. A new token needs its own query only. That
+# is a **key-value cache**, and for a model with memory it has an end: when the segment
+# is full, the memory moves, and the cache begins again.
+
+# %% tags=["active-ipynb", "idea"]
+# @torch.no_grad()
+# def cached_generate(model, tokens, new_tokens):
+#     """The same tokens; each one is computed once."""
+#     length, memory, work = model.config.segment_length, None, 0
+#     *whole, segment = tokens.split(length, dim=1)
+#     for done in whole:  # segments that are full only leave a memory
+#         memory, work = model(done, memory).memory, work + length
+#     past, new, begin = model.past(memory), segment, 0
+#     for _ in range(new_tokens):
+#         logits, _, seen = model.run(new, past, begin)
+#         work += new.shape[1]
+#         past = Past([(layer.keys, layer.values) for layer in seen])
+#         new = logits[:, -1:].argmax(-1)
+#         tokens = torch.cat([tokens, new], dim=1)
+#
+#         # A full segment: the model's own forward moves the memory, and the cache
+#         # begins again with keys and values of that memory.
+#         begin = (begin + logits.shape[1]) % length
+#         if begin == 0:
+#             memory = model(tokens[:, -1 - length : -1], memory).memory
+#             past, work = model.past(memory), work + length
+#     return tokens, work
+#
+#
+# found, work = cached_generate(model, prompt, 60)
+# print(f"60 new tokens, {work:,} tokens of work")
+# assert found.equal(wanted), "the same text"
+
+# %% [markdown]
+# Why does `forward` run at the border, when all tokens were computed already? Because
+# then any memory works: one that compresses, one that is written by attention, one of
+# tokens of its own. The model says once how its memory moves, in `forward`, and
+# decoding cannot part from it. The price is one segment of work for each segment of
+# text.
+#
+# ## Does it work?
+#
+# The stored model has 0.4 million weights and was trained for some ten minutes on two
+# cores. It writes at three temperatures. Logits are divided by the temperature before
+# the softmax: below 1 likely tokens become more likely, above 1 less.
+
+# %% tags=["active-ipynb"]
+# for temperature in (0.3, 0.8, 1.3):
+#     out = generate(model, prompt, 160, temperature=temperature, seed=1)
+#     text = bytes(out[0].tolist()).decode(errors="replace")
+#     print(f"--- temperature {temperature}\n{text}\n")
+
+# %% [markdown]
+# ## The parts: a state, and how to go on from it
+#
+# A [state](../docs/glossary.md#state) is where decoding stands. It is a value: any
+# number of continuations may go on from it, and `select` picks lanes, for beams or
+# where some texts have ended.
 
 # %%
 from __future__ import annotations
@@ -62,6 +224,11 @@ class State(NamedTuple):
         return State(memory, tokens, past, self.positions)
 
 
+# %% [markdown]
+# `start` computes keys and values of the memory. What stands for the distances is made
+# once as well, for a full segment; each step takes the newest part of it.
+
+
 # %%
 @torch.no_grad()
 def start(model: Model, memory: Any = None, batch: int | None = None) -> State:
@@ -92,6 +259,11 @@ def start(model: Model, memory: Any = None, batch: int | None = None) -> State:
         positions.append(layer.attention.positions(slots - past.placeless + room))
     tokens = torch.zeros(batch, 0, dtype=torch.int64, device=model.like.device)
     return State(memory, tokens, past, positions)
+
+
+# %% [markdown]
+# `step` runs one token or several. A border comes *before* the first token of a
+# segment, so a state at the end of a segment has dropped nothing yet.
 
 
 # %%
@@ -167,6 +339,18 @@ def check_step(model: Model, tokens: Tensor, state: State) -> None:
         )
 
 
+# %% [markdown]
+# ### Which token comes next?
+#
+# Three ways to change the distribution that is drawn from. A **temperature** divides
+# the logits. **Top-k** keeps the k most likely tokens. **Top-p**, or nucleus sampling,
+# keeps the fewest tokens, the most likely first, that together have probability p or
+# more ([Holtzman and others 2020](../docs/references.md#holtzman2019curious), section
+# 3.1):
+#
+# $$ V_p = \text{smallest } V' \text{ such that } \sum_{x \in V'} P(x) \ge p \tag{1} $$
+
+
 # %%
 def probabilities(
     logits: Tensor,
@@ -208,6 +392,11 @@ def probabilities(
     p = torch.zeros_like(p).scatter_(-1, ranked.indices, p)
     return p / p.sum(-1, keepdim=True)
 
+
+# %% [markdown]
+# ### Write a text
+#
+# `stream` yields each token as it is drawn; `generate` collects them.
 
 # %%
 Stop = int | Callable[[Tensor], Tensor] | None
@@ -335,3 +524,357 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # A notebook is `__main__` as well, but was not started as this module.
 if __name__ == "__main__" and __spec__ is not None:
     sys.exit(main())
+
+
+# %% [markdown]
+# ## What does a token cost?
+#
+# Both models have the same four layers. The plain one keeps the keys and values of
+# every token; the Transformer-XL keeps 128 slots and up to 128 tokens of its segment.
+# History is real for the Transformer-XL: it has run that many tokens. For the plain
+# model random keys stand in for it; the time is the same.
+
+# %% tags=["active-ipynb"]
+# import os
+# from dataclasses import replace
+# from timeit import repeat
+#
+# from labml_style.contract import causal_mask
+# from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
+#
+# quick = bool(os.environ.get("LABML_STYLE_QUICK"))
+# lengths = [100, 1_000, 4_000] if quick else [100, 1_000, 10_000, 100_000]
+# sizes = dict(vocabulary=256, d_model=64, layers=4, heads=4, d_ff=256)
+# config = TransformerXLConfig(**sizes, segment_length=128, memory_length=128)
+# torch.manual_seed(0)
+# small = TransformerXL(config).eval()
+# content = "labml_style.relative_attention:ContentAttention"
+# plain = TransformerXL(replace(config, attention=content)).eval()
+#
+#
+# @torch.no_grad()
+# def full_cache_step(model, token, keys, values):
+#     """One token against a cache that drops nothing; its own key is in it already."""
+#     x = model.embedding(token)
+#     mask = causal_mask(1, keys[0].shape[2] - 1, None, x)
+#     for layer, k, v in zip(model.layers, keys, values, strict=True):
+#         query = layer.attention.query(x)
+#         x = layer.attention_residual(x, layer.attention(query, k, v, mask, None))
+#         x = layer.feed_forward_residual(x, layer.feed_forward(x))
+#     return model.head(x)
+#
+#
+# token = torch.zeros(1, 1, dtype=torch.int64)
+# text = torch.randint(256, (1, lengths[-1]))
+# memory, done, times, sizes = None, 0, {}, {}
+# for history in lengths:
+#     *whole, rest = text[:, done:history].split(128, dim=1)
+#     with torch.no_grad():
+#         for segment in whole:
+#             memory = small(segment, memory).memory
+#     done = history - rest.shape[1]
+#     _, state = step(small, rest, start(small, memory, 1))
+#     pairs = [torch.randn(2, 1, 4, history, 16) for _ in range(4)]
+#     keys, values = [p[0] for p in pairs], [p[1] for p in pairs]
+#     for name, call in (
+#         ("memory", lambda: step(small, token, state)),
+#         ("full cache", lambda: full_cache_step(plain, token, keys, values)),
+#     ):
+#         times[name, history] = 1e3 * min(repeat(call, number=1, repeat=9))
+#     sizes["full cache", history] = sum(p.nbytes for p in pairs)
+#     kept = [x.nbytes for pair in state.past.pairs for x in pair]
+#     sizes["memory", history] = sum(kept) + (0 if memory is None else memory.nbytes)
+# for name in ("memory", "full cache"):
+#     print(f"{name:10}", *(f"{times[name, n]:8.2f} ms" for n in lengths))
+#     print(" " * 10, *(f"{sizes[name, n] / 1024:8.0f} kB" for n in lengths))
+# bound = 4 * 64 * 4 * (2 * 256 + 128)  # layers, width, bytes; two for 256, one for 128
+# assert max(sizes["memory", n] for n in lengths) <= bound
+
+# %% tags=["active-ipynb", "figure"]
+# with use_style():
+#     figure, panels = plt.subplots(1, 2, figsize=(5.2, 2.6))
+#     for name, colour in (("memory", "C1"), ("full cache", "C0")):
+#         for axes, found, scale in ((panels[0], times, 1), (panels[1], sizes, 2**20)):
+#             line = [found[name, n] / scale for n in lengths]
+#             axes.loglog(lengths, line, "o-", color=colour, markersize=3)
+#             axes.text(lengths[0], line[-1], name, color=colour, va="bottom")
+#     panels[0].set(xlabel="tokens so far", ylabel="ms a token")
+#     panels[1].set(xlabel="tokens so far", ylabel="MB a lane")
+# show(
+#     figure,
+#     alt="Time and bytes of one token after 100 to 100,000 tokens. Both lines of "
+#     "the memory are flat; those of the full cache rise with the number of tokens.",
+#     caption="One token of the same four layers, with a memory of 128 slots, and with "
+#     "a cache of all keys and values. Both axes are logarithmic.",
+# )
+
+# %% [markdown]
+# **Recommendation.** Decode with `generate` or `stream`. For a short text a full cache
+# costs no more; a memory pays as soon as the text is longer than memory and segment.
+
+# %% [markdown]
+# ## Proofs
+#
+# For every model of the site `tests/test_contract.py` shows the first three, in random
+# pieces and with lanes that begin empty; `tests/test_generation.py` has the rest.
+#
+# **Step by step gives the logits of one pass,** token by token and several at once,
+# over five borders.
+
+# %% tags=["active-ipynb", "proof"]
+# torch.manual_seed(0)
+# exact = load(stored).double()
+# text, gap = torch.randint(256, (2, 150)), 0.0
+# with torch.no_grad():
+#     memory, passes = None, []
+#     for segment in text.split(32, dim=1):
+#         logits, memory, _ = exact(segment, memory)
+#         passes.append(logits)
+# for sizes in (1, 32, [3, 20, 9, 32, 1, 31, 32, 22]):
+#     state, steps = start(exact, batch=2), []
+#     for piece in text.split(sizes, dim=1):
+#         logits, state = step(exact, piece, state)
+#         steps.append(logits)
+#     gap = max(gap, (torch.cat(passes, 1) - torch.cat(steps, 1)).abs().max().item())
+# print(f"differ by at most {gap:.0e}")
+# assert gap < 1e-10
+
+# %% [markdown]
+# **A state is a value.** Two continuations go on from one state; each gives what it
+# gives alone.
+
+# %% tags=["active-ipynb", "proof"]
+# _, common = step(exact, text[:, :20], start(exact, batch=2))
+# gap = 0.0
+# for other in (text[:, 40:60], text[:, 60:80]):
+#     logits, _ = step(exact, other[:, :12], common)
+#     alone = exact(torch.cat([text[:, :20], other[:, :12]], dim=1)).logits[:, 20:]
+#     gap = max(gap, (logits - alone).abs().max().item())
+# print(f"differ by at most {gap:.0e}")
+# assert gap < 1e-10
+
+# %% [markdown]
+# **The memory moves as the model says.** A model that forgets everything at each border
+# decodes so too, without a line of decoding of its own.
+
+# %% tags=["active-ipynb", "proof"]
+# class Forgetful(type(exact)):
+#     def remember(self, memory, inputs, seen):
+#         memory, auxiliary = super().remember(memory, inputs, seen)
+#         return memory.reset(torch.ones(memory.batch, dtype=torch.bool)), auxiliary
+#
+#
+# forgetful = Forgetful(exact.config).double().eval()
+# forgetful.load_state_dict(exact.state_dict())
+# _, state = step(forgetful, text[:, :32], start(forgetful, batch=2))
+# logits, _ = step(forgetful, text[:, 32:64], state)
+# gap = (logits - exact(text[:, 32:64]).logits).abs().max().item()
+# print(f"the second segment differs from a first one by {gap:.0e}")
+# assert gap < 1e-10
+
+# %% [markdown]
+# **Top-p keeps the smallest set that suffices.** The cell tries all sets of the most
+# likely tokens.
+
+# %% tags=["active-ipynb", "proof"]
+# logits = torch.randn(1, 8)
+# p = logits.double().softmax(-1)[0].sort(descending=True).values
+# for top_p in (0.1, 0.5, 0.9, 1.0):
+#     kept = int((probabilities(logits, top_p=top_p) > 0).sum())
+#     enough = [n for n in range(1, 9) if p[:n].sum() >= top_p - 1e-12]
+#     print(f"top_p {top_p}: {kept} tokens", end="  ")
+#     assert kept == enough[0]
+
+# %% [markdown]
+# ## Where this departs from the paper
+#
+# > **Deviation.** The papers describe no decoding. Within a segment the cache grows
+# > from `memory_length` to `memory_length + segment_length`, and falls back at the
+# > border, as between two calls of `forward`. The official evaluation of Transformer-XL
+# > keeps the attention length of every token equal (`same_length`).
+#
+# ## Pitfalls
+#
+# > **Pitfall.** Keys and values that outlive their weights. They are products with
+# > weights that an optimizer may have changed since. States of the memory age too, but
+# > they are projected anew. Start again after a step of training.
+
+# %% tags=["active-ipynb", "proof"]
+# memory = exact(text[:, :32]).memory
+# stale = start(exact, memory)
+# with torch.no_grad():
+#     for weight in exact.parameters():
+#         weight.mul_(1.01)
+# now = exact(text[:, 32:33], memory).logits
+# old, new = (step(exact, text[:, 32:33], s)[0] for s in (stale, start(exact, memory)))
+# print(f"stale {(old - now).abs().max():.0e}, new {(new - now).abs().max():.0e}")
+# assert (new - now).abs().max() < 1e-10 < 1e-4 < (old - now).abs().max()
+
+# %% [markdown]
+# > **Pitfall.** A memory that is written once per token. It belongs to whole segments:
+# > a model that was trained to write after 128 tokens has never seen what one token
+# > leaves. Packages that hand the new memory back after each sampled token do that.
+# > Check: within a segment the memory of the state stays the same.
+
+# %% tags=["active-ipynb", "proof"]
+# state = start(exact, memory)
+# for token in text[:, :20].split(1, dim=1):
+#     _, state = step(exact, token, state)
+# print(f"20 tokens later it is the same memory: {state.memory is memory}")
+# assert state.memory is memory
+
+# %% [markdown]
+# > **Pitfall.** Decoding with dropout. The configuration of labml.ai's Transformer-XL
+# > never leaves training mode, so that samples have dropout as soon as it is not 0.
+# > Check: `step` refuses.
+
+# %% tags=["active-ipynb", "proof"]
+# noisy = TransformerXL(replace(config, dropout=0.2)).train()
+# try:
+#     generate(noisy, prompt, 1)
+# except ValueError as error:
+#     print(error)
+# else:
+#     raise AssertionError("it was not refused")
+
+# %% [markdown]
+# ## Exercises
+#
+# An untouched stub prints "not solved yet"; a wrong answer fails its check.
+
+# %% tags=["active-ipynb"]
+# from labml_style.exercises import attempt
+
+# %% [markdown]
+# ### One: min-p
+#
+# Easy. Keep the tokens whose probability is at least `min_p` times that of the most
+# likely one, and return the distribution over those.
+#
+# <details><summary>Hint</summary>
+#
+# Set the others to 0, and divide by what is left.
+#
+# </details>
+
+# %% tags=["active-ipynb", "exercise"]
+# def min_p_probabilities(logits, min_p):
+#     """`[batch, vocabulary]` to the same, float64; each row sums to 1."""
+#     raise NotImplementedError
+
+# %% tags=["active-ipynb", "check"]
+# with attempt():
+#     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
+#     p = logits.double().softmax(-1)
+#     for min_p in (0.01, 0.2, 0.5, 1.0):
+#         found = min_p_probabilities(logits, min_p)
+#         assert found.sum(-1).allclose(torch.ones(2, dtype=torch.float64))
+#         for row, got in zip(p, found, strict=True):
+#             for a, b in zip(row, got, strict=True):
+#                 assert (b > 0) == (a >= min_p * row.max()), "who stays"
+#         assert found[1].allclose(p[1]), "all alike: all stay"
+
+# %% tags=["active-ipynb", "solution", "skip-execution"]
+# def min_p_probabilities(logits, min_p):
+#     p = logits.double().softmax(-1)
+#     p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
+#     return p / p.sum(-1, keepdim=True)
+
+# %% [markdown]
+# ### Two: stop at a blank line
+#
+# Medium. Write a `stop` for `generate`: a lane of bytes ends where it has written two
+# newlines in a row. It is given the new tokens so far, `[batch, made]`, and is called
+# after each token.
+#
+# <details><summary>Hint</summary>
+#
+# The first new token alone cannot be two newlines.
+#
+# </details>
+
+# %% tags=["active-ipynb", "exercise"]
+# def blank_line(made):
+#     """Return `[batch]` bool."""
+#     raise NotImplementedError
+
+# %% tags=["active-ipynb", "check"]
+# with attempt():
+#     made = torch.tensor([[65, 10, 10], [10, 65, 10], [10, 10, 65]])
+#     assert blank_line(made).tolist() == [True, False, False], "the newest two"
+#     assert blank_line(made[:, :1]).tolist() == [False, False, False]
+#     out = generate(model, prompt, 400, seed=3, stop=blank_line)
+#     text = bytes(out[0, prompt.shape[1] :].tolist())
+#     assert b"\n\n" not in text[:-1] and (text.endswith(b"\n\n") or len(text) == 400)
+
+# %% tags=["active-ipynb", "solution", "skip-execution"]
+# def blank_line(made):
+#     newest = made[:, -2:]
+#     return (newest == 10).all(1) & (newest.shape[1] == 2)
+
+# %% [markdown]
+# ### Three: two ways on from a prompt
+#
+# Hard. Read a prompt of any length once, in as few steps as there can be. Then go on in
+# two ways, `count` tokens each: one begins with the most likely token, the other with
+# the second most likely one, and both go on with the most likely token each time.
+#
+# <details><summary>Hint</summary>
+#
+# A step takes many tokens, up to the end of its segment. The logits of the prompt's
+# last token already say what comes first. And a state may be continued twice.
+#
+# </details>
+
+# %% tags=["active-ipynb", "exercise"]
+# def continue_prompt(model, prompt, count):
+#     """prompt `[batch, time]`, time >= 1; return `[batch, 2, count]`."""
+#     raise NotImplementedError
+
+# %% tags=["active-ipynb", "check"]
+# with attempt():
+#     torch.manual_seed(1)
+#     sizes = dict(vocabulary=9, d_model=4, heads=2, d_ff=4, layers=2)
+#     config = TransformerXLConfig(**sizes, segment_length=4, memory_length=3)
+#     model = TransformerXL(config).double().eval()
+#     for parameter in model.parameters():
+#         parameter.data.normal_()
+#     calls = []
+#     model.embedding.register_forward_hook(lambda *_: calls.append(1))
+#     for time in (1, 3, 4, 5, 8, 11):
+#         prompt = torch.randint(9, (3, time))
+#         calls.clear()
+#         both, steps = continue_prompt(model, prompt, 7), len(calls)
+#         for way in (0, 1):
+#             text, rank = prompt, way
+#             for _ in range(7):
+#                 memory = None
+#                 for segment in text.split(4, dim=1):
+#                     logits, memory, _ = model(segment, memory)
+#                 best = logits[:, -1].argsort(descending=True)
+#                 text, rank = torch.cat([text, best[:, rank, None]], dim=1), 0
+#             assert both[:, way].equal(text[:, time:]), f"a prompt of {time}"
+#         enough = -(-time // 4) + 12
+#         assert steps <= enough, f"{steps} steps; {enough} are enough"
+
+# %% tags=["active-ipynb", "solution", "skip-execution"]
+# def continue_prompt(model, prompt, count):
+#     state, found = start(model, batch=len(prompt)), []
+#     for piece in prompt.split(model.config.segment_length, dim=1):
+#         logits, state = step(model, piece, state)
+#     for token in logits[:, -1].topk(2).indices.split(1, dim=1):
+#         made, own = [token], state
+#         while len(made) < count:
+#             logits, own = step(model, made[-1], own)
+#             made.append(logits.argmax(-1))
+#         found.append(torch.cat(made, dim=1))
+#     return torch.stack(found, dim=1)
+
+# %% [markdown]
+# ## References
+#
+# - [Dai and others 2019](../docs/references.md#dai2019transformerxl), *Transformer-XL:
+#   Attentive Language Models Beyond a Fixed-Length Context*: evaluation with a cache of
+#   states.
+# - [Holtzman and others 2020](../docs/references.md#holtzman2019curious), *The Curious
+#   Case of Neural Text Degeneration*: nucleus sampling.
