@@ -14,12 +14,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help site serve test notebooks bench clean
+.PHONY: help site serve test quick notebooks bench clean
 
 help:
 	@echo "make site       build the site into site/"
 	@echo "make serve      serve it on http://127.0.0.1:8000, rebuilt at every change"
 	@echo "make test       check everything"
+	@echo "make quick      check the contract and what changed, in about a minute"
 	@echo "make notebooks  execute notebooks whose code changed, store their outputs"
 	@echo "make bench      run the measurements in benchmarks/"
 	@echo "make clean      remove what the others made, .venv excepted"
@@ -54,6 +55,17 @@ test: $(READY)
 	$(BIN)/mypy
 	LABML_STYLE_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	  --numprocesses logical --maxprocesses 4 --dist loadgroup --nbmake tests notebooks
+
+# The contract suite, and the tests that bear the name of a file that changed.
+CHANGED = $(wildcard $(shell { git diff --name-only HEAD; \
+  git ls-files --others --exclude-standard; } | sed -n \
+  -e 's|^labml_style/\([a-z_]*\)\.py$$|tests/test_\1.py|p' \
+  -e 's|^\(tests/.*test_[a-z_]*\.py\)$$|\1|p' | sort -u))
+
+quick: $(READY)
+	@$(BIN)/ruff check .
+	LABML_STYLE_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" \
+	  --numprocesses logical --maxprocesses 2 tests/test_contract.py $(CHANGED)
 
 notebooks: $(READY)
 	@$(BIN)/python -m labml_style.rendering notebooks

@@ -63,11 +63,11 @@ def test_every_notebook_has_a_module() -> None:
 @each_chapter
 def test_exercise_cells_are_tagged(module: Path) -> None:
     kinds = {"exercise", "check", "solution", "figure", "active-ipynb", "colab-setup"}
-    kinds |= {"skip-execution"}
+    kinds |= {"skip-execution", "idea", "proof"}
     for number, cell in enumerate(notebooks.expected(module.read_text()), 1):
         tags = set(notebooks.tags(cell))
         assert tags <= kinds, f"cell {number}: unknown tags {tags - kinds}"
-        if tags & {"exercise", "check", "solution", "figure"}:
+        if tags & {"exercise", "check", "solution", "figure", "idea", "proof"}:
             assert cell.cell_type == "markdown" or "active-ipynb" in tags, (
                 f"cell {number} would run on import; tag it active-ipynb"
             )
@@ -195,6 +195,8 @@ def wrong_imports(files: dict[str, str], order: list[str]) -> list[str]:
             allowed = {"rendering", "figures", "__version__"}
             banned |= (parts & {*order, "lab", "exercises"}) | (outside & {"torch"})
             banned |= parts - allowed
+        if kind == "contract":
+            banned |= parts - {"contract"}
         if kind == "lab":
             banned |= parts & {"rendering"}
         wrong += [f"{name} imports {other}" for other in sorted(banned)]
@@ -221,6 +223,7 @@ def test_imports_point_one_way() -> None:
         ("labml_style.rendering.rows", "from ..one import x"),
         ("labml_style.rendering.rows", "from labml_style.lab import runner"),
         ("labml_style.lab.runner", "from labml_style import rendering"),
+        ("labml_style.contract.model", "from labml_style.one import x"),
         ("labml_style.figures", "from tests import conftest"),
     ],
 )
