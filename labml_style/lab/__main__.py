@@ -17,15 +17,23 @@ from typing import Any, NoReturn
 
 STOPPED = 3
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+PATIENCE = 5.0
+"""Seconds after an interrupt in which another one changes nothing."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     try:
-        options = _parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        options = _parser().parse_args(_apart(words))
         status: int = options.command(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
+        for number in SIGNALS:  # of several at once the others have nothing to stop
+            signal.signal(number, signal.SIG_IGN)
         print("interrupted; the same command goes on", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:  # head, for one, reads no further than it needs
@@ -35,6 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())
         print(f"lab: {text}", file=sys.stderr)
         return 2
+
+
+def _apart(words: Sequence[str]) -> list[str]:
+    """Give each `name=value` after `--set` a `--set` of its own.
+
+    So a preset's name may follow: `--set steps=5 batch=4 smoke`.
+    """
+    found: list[str] = []
+    setting = False
+    for word in words:
+        if setting and "=" in word and not word.startswith("-"):
+            if found[-1] != "--set":
+                found.append("--set")
+        else:
+            setting = word == "--set"
+        found.append(word)
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         return one
 
     def named(one: Any) -> None:
-        one.add_argument("name", metavar="NAME", help="a preset: NAME or NAME@FORM")
+        text = "a preset: NAME, NAME@FORM, or FILE.py:NAME for one of your own"
+        one.add_argument("name", metavar="NAME", help=text)
         one.add_argument("--form", choices=("cpu", "gpu"), help="the preset's form")
 
     def placed(one: Any) -> None:
@@ -70,8 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(begun=name == "resume")
         named(one)
         placed(one)
-        text = "another value, in all arms"
-        one.add_argument("--set", nargs="+", action="extend", default=[], help=text)
+        text = "other values, in all arms: --set steps=5 batch=4"
+        how = dict(metavar="NAME=VALUE", action="append", default=[], help=text)
+        one.add_argument("--set", **how)
+        text = "a text of your own: its last tenth is held out, half valid, half test"
+        one.add_argument("--text", metavar="FILE", help=text)
         one.add_argument("--minutes", type=float, help="stop after so many")
         one.add_argument("--device", choices=("cpu", "cuda"), help="where to compute")
         text = "seconds between checkpoints (default: %(default)s)"
@@ -81,9 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     placed(one)
     one = command("verify", verify, "Measure kept weights again, against the record.")
     named(one)
+    placed(one)
     one = command("data", data, "Fetch a corpus, check it, and say where it is from.")
     one.add_argument("name", metavar="NAME", help="a corpus")
-    one = command("results", results, "Write the page of results from the records.")
+    text = "Judge all records again, and write the page of results from them."
+    one = command("results", results, text)
     one.add_argument("--out", type=Path, default=Path("docs/results.md"))
     return parser
 
@@ -91,12 +122,14 @@ def _parser() -> argparse.ArgumentParser:
 def show(options: argparse.Namespace) -> int:
     """List the presets."""
     from labml_style.lab import records
-    from labml_style.lab.presets import PRESETS
+    from labml_style.lab.presets import every
     from labml_style.lab.runner import state_of
 
-    for preset in PRESETS:
+    for preset in every():
         runs = [state_of(preset, *one, options.out) for one in preset.runs()]
         done = f"{runs.count('done')}/{len(runs)} runs done"
+        if "failed" in runs:
+            done += f", {runs.count('failed')} failed"
         there = (records.FOLDER / f"{preset.title}.json").exists()
         print(f"{preset.title:22} {'recorded' if there else done}")
         print(f"{'':22} {preset.question}")
@@ -116,6 +149,10 @@ def run(options: argparse.Namespace) -> int:
         if not equals:
             raise ValueError(f"--set {text}: expected name=value")
         values[name] = value
+    if options.text is not None:
+        if not Path(options.text).is_file():
+            raise ValueError(f"--text {options.text}: there is no such file")
+        values["corpus"] = options.text
     if options.minutes is not None and not options.minutes > 0:
         raise ValueError(f"--minutes is {options.minutes}; give a number above 0")
     preset = presets.find(options.name, options.form, gpu=torch.cuda.is_available())
@@ -142,20 +179,30 @@ def run(options: argparse.Namespace) -> int:
 def _late(minutes: float | None) -> Callable[[], bool]:
     """Return a function that says whether to stop after this update.
 
-    An interrupt waits for the end of the update: in the middle of one, weights and
-    optimizer do not belong together. A second interrupt does not wait.
+    An interrupt waits for the end of the update, and until the checkpoint is written:
+    in the middle of an update, weights and optimizer do not belong together. Another
+    one within `PATIENCE` seconds is the same wish; a later one does not wait.
     """
-    asked: list[int] = []
+    asked: list[float] = []
 
     def note(number: int, _: object) -> None:
-        if asked:
+        if not asked:
+            asked.append(time.monotonic())
+        elif time.monotonic() - asked[0] > PATIENCE:
             raise KeyboardInterrupt
-        asked.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, note)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     return lambda: bool(asked) or (end is not None and time.monotonic() > end)
+
+
+def _shelf(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Return the folders of records and of kept weights, where they are one's own."""
+    from labml_style.lab import presets
+
+    own = options.out / "records" if presets.is_own(options.name) else None
+    return own, own
 
 
 def record(options: argparse.Namespace) -> int:
@@ -163,12 +210,15 @@ def record(options: argparse.Namespace) -> int:
     from labml_style.lab import presets, records, store
 
     preset = presets.find(options.name, options.form)
-    written = records.write(records.collect(preset, options.out))
-    print(written)
+    folder, kept = _shelf(options)
+    found = records.collect(preset, options.out)
+    print(records.write(found, folder))
     if preset.keep:
-        print(records.keep(preset, options.out))
+        print(records.keep(preset, options.out, kept))
+    if "verdict" in found:
+        print(f"{found['verdict']['verdict']}: {found['verdict']['text']}")
     page = Path("docs/results.md")
-    if page.exists():
+    if page.exists() and not presets.is_own(options.name):
         store.write_bytes(page, records.page().encode())
         print(page)
     return 0
@@ -180,9 +230,9 @@ def verify(options: argparse.Namespace) -> int:
 
     preset = presets.find(options.name, options.form)
     worst = 0.0
-    for name, found, recorded in records.verify(preset):
+    for name, found, recorded in records.verify(preset, *_shelf(options)):
         worst = max(worst, abs(found - recorded))
-        print(f"{name}: {found:.4f} bits per byte, recorded {recorded:.4f}")
+        print(f"{name}: {found:.4f} bits, recorded {recorded:.4f}")
     if worst > records.TOLERANCE:
         raise ValueError(
             f"{preset.title}: differs from its record by {worst:.4f} bits, more than "
@@ -202,9 +252,10 @@ def data(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    """Write the page of results."""
+    """Judge all records again, and write the page of results."""
     from labml_style.lab import records, store
 
+    records.judge()
     store.write_bytes(options.out, records.page().encode())
     print(options.out)
     return 0

@@ -1,27 +1,36 @@
 """Records, to write: what the runs of a preset found, in one file.
 
-`collect` makes a record when every run is done, `problems` says what is wrong with one,
-`keep` stores weights with it, `verify` measures those again, and `page` writes the
-site's page of results from all of them. `results` reads.
+`collect` makes a record when every run is done, `judge` puts verdicts into records,
+`problems` says what is wrong with one, `keep` stores weights with it, `verify` measures
+those again, and `page` writes the site's page of results from all of them. `results`
+reads.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from labml_style.lab import runner, store
-from labml_style.lab.presets import PRESETS, Preset, describe, digest, parted
-from labml_style.lab.results import FOLDER, load, summary
+from labml_style.lab import presets, store, texts
+from labml_style.lab.presets import Preset, describe, digest, parted
+from labml_style.lab.results import (
+    FOLDER,
+    device,
+    expectation,
+    load,
+    table,
+    verdict,
+)
 from labml_style.lab.runner import build, folder_of, measure, result_of, state_of
 
 __all__ = [
     "KEPT",
     "collect",
+    "judge",
+    "judged",
     "keep",
     "kept",
     "page",
@@ -58,6 +67,7 @@ _MEASURE = {
     "seconds": float | int,
 }
 _OPTIONAL: dict[str, Any] = {
+    "state_bytes": int,
     "accuracy": dict,
     "restored": float,
     "read": float,
@@ -75,6 +85,9 @@ _RECORD = {
     "versions": dict,
     "runs": list,
 }
+_NOTES: dict[str, Any] = {"verdict": dict, "committed": str, "note": str}
+"""What a record may hold as well: what was judged, when its expectation was committed,
+and what was changed in it since, which is never a number."""
 
 
 def collect(preset: Preset, out: Path) -> dict[str, Any]:
@@ -87,10 +100,11 @@ def collect(preset: Preset, out: Path) -> dict[str, Any]:
     if preset.changed:
         names = ", ".join(preset.changed)
         raise ValueError(f"{preset.title} with --set {names} has no record")
+    states = {one: state_of(preset, *one, out) for one in preset.runs()}
     open_runs = [
-        f"{arm}-{seed}"
-        for arm, seed in preset.runs()
-        if state_of(preset, arm, seed, out) != "done"
+        f"{arm}-{seed}{' failed' if state == 'failed' else ''}"
+        for (arm, seed), state in states.items()
+        if state != "done"
     ]
     if open_runs:
         raise ValueError(
@@ -126,15 +140,40 @@ def collect(preset: Preset, out: Path) -> dict[str, Any]:
         **{name: results[0][name] for name in shared},
         "runs": [{name: result[name] for name in _RUN} for result in results],
     }
+    record = judged(record, preset)
     found = problems(record)
     if found:
         raise ValueError(f"{preset.title}: {'; '.join(found)}")
     return record
 
 
+def judged(record: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """Return a record with the verdict of its preset's judge, as pages show it."""
+    record = {k: v for k, v in record.items() if k not in ("verdict", "committed")}
+    if preset.judge is not None:
+        found = presets.verdict(preset, record)
+        record["verdict"] = {"verdict": found.verdict, "text": found.text}
+    if preset.committed:
+        record["committed"] = preset.committed
+    return record
+
+
+def judge() -> None:
+    """Judge all records again; no number in them changes."""
+    for preset in presets.every():
+        path = FOLDER / f"{preset.title}.json"
+        if path.exists():
+            record = store.read_json(path)
+            if judged(record, preset) != record:
+                write(judged(record, preset))
+
+
 def problems(record: Any, preset: Preset | None = None) -> list[str]:
     """Return what is wrong with a record, and where it parts from its preset."""
-    found = list(_wrong(record, _RECORD, "record"))
+    notes = {
+        k: v for k, v in _NOTES.items() if isinstance(record, dict) and k in record
+    }
+    found = list(_wrong(record, {**_RECORD, **notes}, "record"))
     if found:
         return found
     for run in record["runs"]:
@@ -147,7 +186,9 @@ def problems(record: Any, preset: Preset | None = None) -> list[str]:
         for name, one in run["measures"].items():
             known = one if isinstance(one, dict) else {}
             more = {k: v for k, v in _OPTIONAL.items() if k in known}
-            found += _wrong(one, {**_MEASURE, **more}, f"{where}, {name}")
+            if _probes(record, run["arm"], name):
+                more = {**dict.fromkeys(known, object), **more}
+            found += _wrong(one, {**more, **_MEASURE}, f"{where}, {name}")
     if record["schema"] != SCHEMA:
         found.append(f"record: schema is {record['schema']}; expected {SCHEMA}")
     if record["digest"] != digest(record["preset"]):
@@ -175,6 +216,13 @@ def problems(record: Any, preset: Preset | None = None) -> list[str]:
     return found
 
 
+def _probes(record: dict[str, Any], arm: str, measure: str) -> list[str]:
+    arms = record["preset"].get("arms", {})
+    measures = arms.get(arm, {}).get("measures", {})
+    found: list[str] = measures.get(measure, {}).get("probes", [])
+    return found
+
+
 def _wrong(value: Any, schema: dict[str, Any], where: str) -> Iterable[str]:
     if not isinstance(value, dict):
         yield f"{where} is {type(value).__name__}; expected an object"
@@ -186,9 +234,9 @@ def _wrong(value: Any, schema: dict[str, Any], where: str) -> Iterable[str]:
             yield f"{where}: {name} is {value[name]!r:.40}"
 
 
-def write(record: dict[str, Any], folder: Path = FOLDER) -> Path:
+def write(record: dict[str, Any], folder: Path | None = None) -> Path:
     """Write a record beside the others; return its path."""
-    path = folder / f"{record['title']}.json"
+    path = (folder or FOLDER) / f"{record['title']}.json"
     text = _compact(json.dumps(record, sort_keys=True, allow_nan=False, indent=1))
     store.write_bytes(path, text.encode() + b"\n")
     return path
@@ -202,66 +250,72 @@ def _compact(text: str) -> str:
     return re.sub(r"\[\n[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
 
 
-def page(folder: Path = FOLDER) -> str:
+# --- the page
+
+
+def page(folder: Path | None = None) -> str:
     """Return the page of results as Markdown."""
+    records, missing = [], []
+    for preset in presets.every():
+        path = (folder or FOLDER) / f"{preset.title}.json"
+        if path.exists():
+            records.append((preset, store.read_json(path)))
+        else:
+            missing.append(preset)
     parts = [
         "# Results\n",
-        "Every number on this page is read from a record of the lab. `lab run NAME` "
-        "repeats it, `lab record NAME` writes the record. What was expected, and what "
-        "would have spoken against it, was committed before the record was. Bits are "
-        "per byte, a ± is the standard deviation over seeds. Bits compare where as "
-        "many targets were scored; the time of a guess is that of the machine named, "
-        "which other work may have slowed.\n",
+        "Every number on this page is read from a record of [the lab](lab.md). `run "
+        "NAME` repeats the runs, `record NAME` writes the record. Under what was "
+        "expected stands when that was committed to the repository, and when the "
+        "record was. A function that stands beside the preset computes the verdict "
+        "from the record. The models are small and so are the texts: compare arms with "
+        "each other, and no number with one of a paper.\n",
+        "Bits compare where as many targets were scored. Times are those of the "
+        "machine named, which other work may have slowed.\n",
     ]
-    missing = []
-    for preset in PRESETS:
-        path = folder / f"{preset.title}.json"
-        if not path.exists():
-            missing.append(preset)
-            continue
-        parts.append(_section(store.read_json(path)))
+    if records:
+        parts.append(_index(records))
+    parts += [_section(preset, record) for preset, record in records]
     parts.append(_missing(missing))
     return "\n".join(parts)
 
 
-def _section(record: dict[str, Any]) -> str:
-    preset = record["preset"]
+def _anchor(preset: Preset) -> str:
+    return preset.title.replace("@", "")
+
+
+def _index(records: list[tuple[Preset, dict[str, Any]]]) -> str:
+    lines = ["| question | record | as expected? |", "| --- | --- | --- |"]
+    for preset, record in records:
+        found = record.get("verdict", {}).get("verdict", "")
+        question = f"[{preset.question}](#{_anchor(preset)})"
+        lines.append(f"| {question} | `{preset.title}` | {found} |")
+    return "\n".join([*lines, ""])
+
+
+def _section(preset: Preset, record: dict[str, Any]) -> str:
+    parts = [f"## {preset.question} {{#{_anchor(preset)}}}", str(expectation(record))]
+    if "verdict" in record:
+        parts.append(str(verdict(record)))
+    parts.append(table(record)._repr_markdown_())
+    parts.append(f"{_made(record)}{' ' + record['note'] if 'note' in record else ''}")
+    parts.append(f"```console\npython -m labml_style.lab run {record['title']}\n```\n")
+    return "\n\n".join(parts)
+
+
+def _made(record: dict[str, Any]) -> str:
+    """Return on what a record was made, in one sentence."""
+    preset, corpus = record["preset"], record["corpus"]
     arms = dict.fromkeys(run["arm"] for run in record["runs"])
-    rows = [
-        "| arm | measured | targets | bits | ms a guess | parameters | state |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for (arm, name), bits in sorted(summary(record).items(), key=_place):
-        runs = [run for run in record["runs"] if run["arm"] == arm]
-        found = [run["measures"][name] for run in runs]
-        spent = [1e3 * one["seconds"] / one["guessed"] for one in found]
-        spread = f" ± {statistics.stdev(bits):.3f}" if len(bits) > 1 else ""
-        rows.append(
-            f"| {arm} | {name} | {found[0]['scored']:,} | "
-            f"{statistics.mean(bits):.3f}{spread} | {statistics.median(spent):.2f} | "
-            f"{runs[0]['parameters']:,} | {runs[0]['state_bytes'] / 1024:.0f} kB |"
-        )
-    total = sum(run["minutes"] for run in record["runs"])
     updates = _range([preset["arms"][arm]["training"]["steps"] for arm in arms], ",")
     read = [run["tokens"] for run in record["runs"]]
     tokens = _range([number / 1e6 for number in read if number], ".1f")
-    corpus = record["corpus"]
-    return "\n".join(
-        [
-            f"## {record['title']}\n",
-            f"{preset['question']}\n",
-            f"**Expected.** {preset['expect']}\n",
-            f"**Against it.** {preset['contradict']}\n",
-            *rows,
-            "",
-            f"{corpus['name']}, {len(preset['seeds'])} "
-            f"{'seeds' if len(preset['seeds']) > 1 else 'seed'}, {updates} updates, "
-            f"{tokens} million tokens; {total:.0f} "
-            f"{'minutes' if round(total) != 1 else 'minute'} of training in all on "
-            f"{record['device'].replace(' 1 threads', ' 1 thread')}, torch "
-            f"{record['versions']['torch']}.\n",
-            f"```console\npython -m labml_style.lab run {record['title']}\n```\n",
-        ]
+    seeds, total = len(preset["seeds"]), sum(run["minutes"] for run in record["runs"])
+    minutes = "minute" if round(total) == 1 else "minutes"
+    return (
+        f"{corpus['name']}, {seeds} seed{'s' if seeds > 1 else ''}, {updates} updates, "
+        f"{tokens} million tokens; {total:.0f} {minutes} "
+        f"of training in all on {device(record)}, torch {record['versions']['torch']}."
     )
 
 
@@ -271,16 +325,10 @@ def _range(values: list[Any], form: str) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _place(item: tuple[tuple[str, str], Any]) -> list[Any]:
-    """Sort names by the numbers in them: memory 16 before memory 128."""
-    parts = re.split(r"(\d+)", " ".join(item[0]))
-    return [int(part) if part.isdigit() else part for part in parts]
-
-
-def _missing(presets: list[Preset]) -> str:
+def _missing(missing: list[Preset]) -> str:
     lines = ["## Not run yet\n", "| preset | question | expected time |"]
     lines += ["| --- | --- | ---: |"]
-    for preset in presets:
+    for preset in missing:
         if preset.name != "smoke":
             time = preset.minutes
             text = f"{time:.0f} minutes" if time < 120 else f"{time / 60:.0f} hours"
@@ -288,36 +336,50 @@ def _missing(presets: list[Preset]) -> str:
     return "\n".join([*lines, ""]) if len(lines) > 3 else ""
 
 
-def keep(preset: Preset, out: Path, folder: Path = KEPT) -> Path:
+# --- kept weights
+
+
+def keep(preset: Preset, out: Path, folder: Path | None = None) -> Path:
     """Copy the weights of the run `preset.keep` beside the records.
 
     Raises:
         ValueError: the preset keeps none, or they are larger than 2 MB.
     """
+    import safetensors
     import safetensors.torch
 
     if preset.keep is None:
         raise ValueError(f"{preset.title} keeps no weights")
     arm, _, seed = preset.keep.rpartition("-")
-    weights = store.read(folder_of(preset, arm, int(seed), out) / "weights.pt")
-    about = {"digest": digest(preset), "run": preset.keep}
+    made = folder_of(preset, arm, int(seed), out) / "model.safetensors"
+    with safetensors.safe_open(str(made), "pt") as file:
+        about = file.metadata() | {"digest": digest(preset), "run": preset.keep}
+        weights = {name: file.get_tensor(name) for name in file.keys()}
     content = safetensors.torch.save(weights, metadata=about)
     if len(content) > LARGEST:
         raise ValueError(f"{preset.keep} has {len(content)} bytes; at most {LARGEST}")
-    path = folder / f"{preset.title}.safetensors"
+    path = (folder or KEPT) / f"{preset.title}.safetensors"
     store.write_bytes(path, content)
     return path
 
 
-def kept(preset: Preset, folder: Path = KEPT) -> Any:
+def kept(
+    preset: Preset, records: Path | None = None, folder: Path | None = None
+) -> Any:
     """Return the model whose weights were kept with a preset's record.
+
+    Args:
+        preset: whose `keep` names a run.
+        records: folder of the record; None is that of the package.
+        folder: folder of the weights; None is that of the package.
 
     Raises:
         ValueError: there are none, or the preset changed since.
     """
     import safetensors
 
-    path, record = folder / f"{preset.title}.safetensors", load(preset.title)
+    path = (folder or KEPT) / f"{preset.title}.safetensors"
+    record = _record(preset, records)
     wrong = problems(record, preset)
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -342,14 +404,21 @@ def kept(preset: Preset, folder: Path = KEPT) -> Any:
     return model
 
 
-def verify(preset: Preset) -> Iterable[tuple[str, float, float]]:
+def _record(preset: Preset, folder: Path | None) -> dict[str, Any]:
+    name = preset.title
+    return load(name if folder is None else str(folder / f"{name}.json"))
+
+
+def verify(
+    preset: Preset, records: Path | None = None, folder: Path | None = None
+) -> Iterable[tuple[str, float, float]]:
     """Measure the kept weights again; yield measure, bits found and bits recorded.
 
     Raises:
         ValueError: there is no record, or no weights are kept with it.
     """
-    record, model = load(preset.title), kept(preset)
-    corpus = runner.load(preset)
+    record, model = _record(preset, records), kept(preset, records, folder)
+    corpus = texts.load(preset)
     arm, _, seed = str(preset.keep).rpartition("-")
     [run] = [r for r in record["runs"] if (r["arm"], r["seed"]) == (arm, int(seed))]
     for name, wanted in preset.arms[arm].measures.items():

@@ -1,45 +1,344 @@
-"""Records, to read: what chapters draw their experiments from. It needs no torch."""
+"""Records, to read: what chapters draw their experiments from. It needs no torch.
+
+from labml_style.lab.results import expectation, plot, table, verdict
+
+expectation("compressive@cpu")  # what was expected, before the run
+table("compressive@cpu")        # what was measured
+plot("compressive@cpu")         # the same, drawn
+verdict("compressive@cpu")      # what was found, and whether it was as expected
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "load", "summary"]
+__all__ = [
+    "FOLDER",
+    "Markdown",
+    "Table",
+    "expectation",
+    "load",
+    "plot",
+    "state_bytes",
+    "summary",
+    "table",
+    "verdict",
+]
 
 FOLDER = Path(__file__).with_name("records")
 """Where records lie, inside the package."""
 
+Record = dict[str, Any]
 
-def load(name: str, form: str | None = None) -> dict[str, Any]:
-    """Load a record by the name of its preset.
+
+def load(name: str, form: str | None = None) -> Record:
+    """Load a record by the name of its preset, or by its path.
 
     Args:
-        name: `NAME` or `NAME@FORM`.
+        name: `NAME` or `NAME@FORM`, or the path of a record that ends in `.json`.
         form: `"cpu"` or `"gpu"`; None takes the GPU's where there is one.
 
     Raises:
         ValueError: there is no such record, or it is damaged.
     """
+    if name.endswith(".json"):
+        if not Path(name).exists():
+            raise ValueError(f"{name} is not there; give the path of a record")
+        return _parsed(Path(name))
     name, _, given = name.partition("@")
     form = form or given or None
     for one in (form,) if form else ("gpu", "cpu"):
         path = FOLDER / f"{name}@{one}.json"
         if path.exists():
-            try:
-                record: dict[str, Any] = json.loads(path.read_text())
-            except ValueError as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it") from error
-            return record
+            return _parsed(path)
     known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json"))) or "none yet"
     raise ValueError(f"no record of {name!r}; there are: {known}")
 
 
-def summary(record: dict[str, Any]) -> dict[tuple[str, str], list[float]]:
+def _parsed(path: Path) -> Record:
+    try:
+        record: Record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it") from error
+    return record
+
+
+def summary(record: Record) -> dict[tuple[str, str], list[float]]:
     """Return the bits of every arm and measure, one number for each seed."""
     found: dict[tuple[str, str], list[float]] = {}
     for run in record["runs"]:
         for name, one in run["measures"].items():
             found.setdefault((run["arm"], name), []).append(one["bits"])
     return found
+
+
+def state_bytes(record: Record, arm: str, measure: str) -> int:
+    """Return the bytes of one lane's memory at the lengths that were measured.
+
+    A run stores what it found. Where a record is older than that it is computed here,
+    which is right for queues of states alone, and those are all that older records
+    have: layers times slots times width, of 4 bytes, or 8 in double precision. A window
+    that slides has no memory.
+    """
+    found = next(run for run in record["runs"] if run["arm"] == arm)["measures"][
+        measure
+    ]
+    if "state_bytes" in found:
+        stored: int = found["state_bytes"]
+        return stored
+    about = record["preset"]["arms"][arm]
+    wanted, config = about["measures"][measure], about["config"]
+    if wanted.get("window"):
+        return 0
+    size = 8 if about["training"]["precision"] == "float64" else 4
+    width: int = config["layers"] * config["d_model"] * size
+    return width * slots(record, arm, measure)
+
+
+def slots(record: Record, arm: str, measure: str) -> int:
+    """Return the slots per layer that were measured, exact and compressed."""
+    about = record["preset"]["arms"][arm]
+    wanted, config = about["measures"][measure], about["config"]
+    count = 0
+    for name in ("memory_length", "compressed_length"):
+        own = wanted.get(name)
+        count += config.get(name, 0) if own is None else own
+    return count
+
+
+# --- what a page shows
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """Text that a notebook renders."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a notebook renders; its first columns name the row.
+
+    Attributes:
+        head: names of the columns.
+        rows: as many cells in each.
+        caption: what the columns are.
+        names: how many of the first columns are names.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
+    caption: str
+    names: int = 1
+
+    def _repr_html_(self) -> str:
+        def cells(row: Sequence[str]) -> str:
+            names = row[: self.names]
+            return "".join(
+                [f'<th scope="row">{escape(name)}</th>' for name in names]
+                + [
+                    f'<td style="text-align:right">{escape(cell)}</td>'
+                    for cell in row[self.names :]
+                ]
+            )
+
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
+        body = "".join(f"<tr>{cells(row)}</tr>\n" for row in self.rows)
+        return (
+            f"<table>\n<caption>{escape(self.caption)}</caption>\n"
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+        )
+
+    def _repr_markdown_(self) -> str:
+        rules = ["---"] * self.names + ["---:"] * (len(self.head) - self.names)
+        lines = [f"| {' | '.join(row)} |" for row in (self.head, rules, *self.rows)]
+        return "\n".join([*lines, "", self.caption])
+
+    def __str__(self) -> str:
+        widths = [
+            max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)
+        ]
+        lines = []
+        for row in (self.head, *self.rows):
+            cells = [
+                cell.ljust(width) if i < self.names else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, "", self.caption])
+
+
+def table(name: str | Record, form: str | None = None) -> Table:
+    """Return what a record has measured, a row for each arm and measure.
+
+    What is the same in all rows stands in the caption, which also says what the columns
+    are.
+
+    Args:
+        name: of a record as in `load`, or the record itself.
+        form: as in `load`.
+    """
+    record = load(name, form) if isinstance(name, str) else name
+    seeds = len(dict.fromkeys(run["seed"] for run in record["runs"]))
+    keys = sorted(summary(record), key=_place)
+    runs = {key: _runs(record, *key) for key in keys}
+    said = [f"Record {record['title']}, {seeds} seed{'s' if seeds > 1 else ''}."]
+    columns: dict[str, list[str]] = {}
+    if any("accuracy" in one for found in runs.values() for one in found):
+        delays = next(iter(runs.values()))[0]["accuracy"]
+        for delay in sorted(delays, key=int):
+            shares = [[one["accuracy"][delay] for one in runs[key]] for key in keys]
+            columns[delay] = [f"{100 * statistics.mean(row):.0f}" for row in shares]
+        said.append("Numbered columns: right answers in %, by tokens back.")
+    else:
+        unit = "byte" if record["preset"].get("tokens", "bytes") == "bytes" else "word"
+        columns[f"bits per {unit}"] = [
+            _mean([one["bits"] for one in runs[key]]) for key in keys
+        ]
+        if seeds > 1:
+            said.append("A ± is the standard deviation over seeds.")
+    for extra in ("restored", "read"):
+        if any(extra in one for found in runs.values() for one in found):
+            columns[extra] = [
+                _mean([one[extra] for one in runs[key] if extra in one]) for key in keys
+            ]
+    if "restored" in columns:
+        said.append(
+            "Errors, 0 is none: restored, of the old states; read, of what attention "
+            "takes from them."
+        )
+    if any("by_count" in one for found in runs.values() for one in found):
+        classes = list(next(iter(runs.values()))[0]["by_count"])
+        for least, title in zip(classes, _classes(classes), strict=True):
+            columns[title] = [
+                _mean([_per_word(one, least) for one in runs[key]], ".2f")
+                for key in keys
+            ]
+        said.append("Last columns: bits per word, by how often training had the word.")
+    columns["state"] = [_size(state_bytes(record, *key)) for key in keys]
+    said.append(
+        "State: bytes of one lane's memory at the lengths measured; 1 kB is 1,024."
+    )
+    sizes = {run["arm"]: run["parameters"] for run in record["runs"]}
+    columns["parameters"] = [f"{sizes[arm]:,}" for arm, _ in keys]
+    columns["ms a guess"] = [_time(runs[key]) for key in keys]
+    said.append(
+        f"ms a guess: milliseconds to evaluate a token on {device(record)}, which "
+        "other work may have slowed."
+    )
+    columns["targets"] = [f"{runs[key][0]['scored']:,}" for key in keys]
+    same = []
+    for title in ("state", "parameters", "targets"):
+        if len(keys) > 1 and len(set(columns[title])) == 1:
+            same.append(f"{title} {columns.pop(title)[0]}")
+    if same:
+        said.append(f"In all rows: {', '.join(same)}.")
+    names = [arm for arm, _ in keys]
+    head, first = ["arm"], [[arm] for arm in names]
+    if len(set(names)) < len(names) or len({measure for _, measure in keys}) > 1:
+        head, first = ["arm", "measured"], [list(key) for key in keys]
+    cells = zip(*columns.values(), strict=True)
+    rows = [[*key, *row] for key, row in zip(first, cells, strict=True)]
+    return Table([*head, *columns], rows, " ".join(said), len(head))
+
+
+def _runs(record: Record, arm: str, measure: str) -> list[Record]:
+    return [run["measures"][measure] for run in record["runs"] if run["arm"] == arm]
+
+
+def _mean(values: Sequence[float], form: str = ".3f") -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread}"
+
+
+def _time(found: Iterable[Record]) -> str:
+    spent = [1e3 * one["seconds"] / one["guessed"] for one in found]
+    return f"{statistics.median(spent):.2f}"
+
+
+def _size(count: int) -> str:
+    """Write bytes in a unit that fits."""
+    for unit, size in (("MB", 1024**2), ("kB", 1024)):
+        if count >= size:
+            return f"{count / size:.{0 if count % size == 0 else 1}f} {unit}"
+    return f"{count} B" if count else "0"
+
+
+def _per_word(one: Record, least: str) -> float:
+    lanes = one["by_count"][least]
+    bits: float = sum(bits for _, bits in lanes) / sum(words for words, _ in lanes)
+    return bits
+
+
+def _classes(least: Sequence[str]) -> list[str]:
+    """Name classes of words by their ends: 0, 1-9, ..., 1000 on."""
+    starts = [int(one) for one in least]
+    names = []
+    for first, after in zip(starts, [*starts[1:], None], strict=True):
+        last = "" if after is None else f"–{after - 1}"
+        names.append(f"{first} on" if after is None else f"{first}{last}")
+    return [name.removesuffix("–0") for name in names]
+
+
+def _place(key: tuple[str, str]) -> list[Any]:
+    """Sort names by the numbers in them: memory 16 before memory 128."""
+    parts = re.split(r"(\d+)", " ".join(key))
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def device(record: Record) -> str:
+    """Return what a record's runs were computed on."""
+    name: str = record["device"]
+    return name.replace(" 1 threads", " 1 thread")
+
+
+def expectation(name: str | Record, form: str | None = None) -> Markdown:
+    """Return what was expected, and what would have spoken against it."""
+    record = load(name, form) if isinstance(name, str) else name
+    preset = record["preset"]
+    lines = [f"**Expected.** {preset['expect']}"]
+    lines.append(f"**Evidence against it would be.** {preset['contradict']}")
+    if record.get("committed"):
+        lines.append(f"*{record['committed']}*")
+    return Markdown("\n\n".join(lines))
+
+
+def verdict(name: str | Record, form: str | None = None) -> Markdown:
+    """Return what was found, and whether it was as expected, as the judge says.
+
+    Raises:
+        ValueError: the record has no verdict.
+    """
+    record = load(name, form) if isinstance(name, str) else name
+    if "verdict" not in record:
+        raise ValueError(f"{record['title']} has no verdict; give its preset a judge")
+    found = record["verdict"]
+    return Markdown(f"**Found.** {found['text']}\n\n**Verdict:** {found['verdict']}.")
+
+
+def plot(name: str | Record, form: str | None = None) -> None:
+    """Draw a record, in the way that fits what it measured.
+
+    Args:
+        name: of a record as in `load`, or the record itself.
+        form: as in `load`.
+    """
+    from labml_style.lab.plots import draw
+
+    draw(load(name, form) if isinstance(name, str) else name)

@@ -1,15 +1,18 @@
 """Train the arms of a preset, one after the other, so that nothing done is lost.
 
 Each run has a folder `runs/NAME@FORM/ARM-SEED/`: a checkpoint while it trains, then
-`result.json` and the weights. Started again, a run goes on from its checkpoint, and on
-a CPU its losses are the same to the last bit as if it had never stopped.
+`result.json` and the weights, as `model.safetensors`. Started again, a run goes on from
+its checkpoint, and on a CPU its losses are the same to the last bit as if it had never
+stopped. Where weights can no longer be measured, `failed.json` says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,30 +22,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from labml_style import streams
-from labml_style.lab import store
-from labml_style.lab.ages import by_age
-from labml_style.lab.controls import Blocks
+from labml_style import contract
+from labml_style.lab import store, texts
+from labml_style.lab.blocks import Blocks
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
-from labml_style.lab.recall import RecallTask, accuracy
-from labml_style.lab.words import HELD_OUT, as_words, by_count, held_out
-from labml_style.reconstruction import errors
+from labml_style.lab.texts import Text
 from labml_style.streams import Batch, Corpus, Stream, TextStream
-from labml_style.training import (
-    Evaluation,
-    Training,
-    bare,
-    evaluate,
-    evaluate_window,
-)
+from labml_style.training import Evaluation, Training, evaluate, evaluate_window
 
 __all__ = [
     "Processes",
     "Stopped",
     "build",
+    "check",
     "device_name",
-    "load",
     "measure",
     "run",
     "state_of",
@@ -51,9 +45,16 @@ __all__ = [
 BLOCK = 50
 """Updates that a point of the training curve is the mean of."""
 
+LINES = 100
+"""Lines that a run writes to a log, about so many at most."""
+
 
 class Stopped(Exception):
     """Time is up, or somebody interrupted; the checkpoint is written."""
+
+
+class Failed(Exception):
+    """The weights of a run cannot be measured, and its folder says so."""
 
 
 class Processes(NamedTuple):
@@ -148,15 +149,70 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def check(preset: Preset) -> None:
+    """Look at everything that a preset names, before anything is trained.
+
+    Raises:
+        ValueError: a model, a part, a probe or the judge is not there, or a model
+            cannot be built; the message names arm, field and value.
+    """
+    preset.runs()
+    _resolve(preset.judge, f"{preset.title}: judge")
+    for name, arm in preset.arms.items():
+        where = f"{preset.title} {name}"
+        _resolve(arm.model, f"{where}: model")
+        for one, value in describe(arm.config).items():
+            target = value["part"] if isinstance(value, dict) else value
+            if isinstance(target, str) and ":" in target:
+                _resolve(target, f"{where}: {one}")
+        for title, wanted in arm.measures.items():
+            for probe in wanted.probes:
+                _resolve(probe, f"{where}, measure {title}: probe")
+        try:
+            with torch.device("meta"):
+                build(arm)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: the model cannot be built: {error}") from error
+
+
+def _resolve(value: Any, where: str) -> None:
+    if isinstance(value, str):
+        try:
+            found = resolve_name(value)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{where} is {value!r}; expected an import string like "
+                f"'labml_style.transformer_xl:PreNorm' ({error})"
+            ) from None
+        if not callable(found):
+            raise ValueError(f"{where} is {value!r}, which cannot be called")
+
+
+def _long_enough(preset: Preset, corpus: Corpus) -> None:
+    """Raise a `ValueError` where some measure would score nothing."""
+    for name, arm in preset.arms.items():
+        valid = Measure(split="valid", batch=arm.batch, warm_up=0)
+        for title, wanted in {"valid": valid, **arm.measures}.items():
+            tokens = len(getattr(corpus, wanted.split)[: wanted.limit]) - 1
+            if wanted.batch > 0 and tokens // wanted.batch <= wanted.warm_up:
+                raise ValueError(
+                    f"{preset.title} {name}, measure {title}: {max(tokens, 0):,} "
+                    f"tokens make {wanted.batch} lanes of {tokens // wanted.batch}, "
+                    f"and the first {wanted.warm_up} are not scored; give a longer "
+                    "text or fewer lanes"
+                )
+
+
 def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
     """Evaluate a model as a preset says.
 
     Returns:
         `bits` in the mean, `by_position` (None where nothing was scored), how many
         targets were `scored`, how many `guessed` (the warm-up included, where it was
-        computed), and `seconds`; of a recall task `accuracy` too, by delay. Where they
-        are wanted, `restored` and `read` of `errors`, and what `by_count` and `by_age`
-        return.
+        computed), `seconds`, the `state_bytes` of a lane, and what the probes return.
+
+    Raises:
+        FloatingPointError: a number is not finite; the message names it.
     """
     segment = wanted.segment_length or model.config.segment_length
     lengths = dict(segment_length=max(segment, wanted.window or 0))
@@ -165,71 +221,59 @@ def measure(model: Any, corpus: Text, wanted: Measure) -> dict[str, Any]:
             lengths[name] = getattr(wanted, name)
     model = model.with_lengths(**lengths)
     begun = time.perf_counter()
+    stream: Any
+    if isinstance(corpus, Corpus):
+        tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
+        stream, guessed = TextStream(tokens, wanted.batch, segment), len(tokens) - 1
+    else:
+        stream = corpus.measured(segment, wanted.batch, wanted.split)
+        guessed = len(stream) * stream.batch * segment
     found: Evaluation
-    if isinstance(corpus, RecallTask):
-        samples = corpus.measured(segment, wanted.batch, wanted.split)
-        found = evaluate(model, samples)
-        guessed = len(samples) * samples.batch * segment
-        right = accuracy(model, samples)
-        by_delay = {str(delay): round(share, 4) for delay, share in right.items()}
-        return {**_facts(found, guessed, begun), "accuracy": by_delay}
-    tokens: Tensor = getattr(corpus, wanted.split)[: wanted.limit]
-    stream = TextStream(tokens, wanted.batch, segment)
     if wanted.window:
         how = dict(window=wanted.window, warm_up=wanted.warm_up)
         found = evaluate_window(model, stream, **how)
         guessed = int(found.scored.sum())
     else:
         found = evaluate(model, stream, warm_up=wanted.warm_up)
-        guessed = len(tokens) - 1
-    facts = _facts(found, guessed, begun)
-    if wanted.errors:
-        lost = errors(model, stream)._asdict()
-        facts |= {name: round(value, 4) for name, value in lost.items()}
-    if wanted.by_count:
-        how = dict(warm_up=wanted.warm_up)
-        facts["by_count"] = by_count(model, corpus.train, stream, **how)
-    if wanted.by_age:
-        facts["by_age"] = by_age(model, stream, warm_up=wanted.warm_up)
-    return facts
-
-
-def _facts(found: Evaluation, guessed: int, begun: float) -> dict[str, Any]:
-    return {
+    facts = {
         "bits": found.mean,
         "by_position": [None if x != x else round(x, 4) for x in found.bits.tolist()],
         "scored": int(found.scored.sum()),
         "guessed": guessed,
         "seconds": round(time.perf_counter() - begun, 3),
+        "state_bytes": 0 if wanted.window else state_bytes(model),
     }
+    _finite(facts)
+    about = dict(corpus=corpus, warm_up=wanted.warm_up)
+    for probe in wanted.probes:
+        facts |= resolve_name(probe)(model, stream, **about)
+    _finite(facts)
+    return facts
 
 
-Text = Corpus | RecallTask
-"""What models are trained and measured on."""
+def _finite(value: Any, name: str = "") -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FloatingPointError(f"{name} is {value}, and not a number to record")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _finite(part, name or str(key))
+    if isinstance(value, list | tuple):
+        for part in value:
+            _finite(part, name)
 
 
-def load(preset: Preset) -> Text:
-    """Load a preset's corpus, in bytes or in words, or its task.
-
-    Raises:
-        ValueError: the vocabulary of an arm is not the number of words.
-        FileNotFoundError: the corpus is not there.
-    """
-    if preset.corpus == RecallTask.name:
-        return RecallTask()
-    if preset.corpus == HELD_OUT:
-        return held_out()
-    corpus = streams.load_corpus(preset.corpus)
-    if preset.tokens == "bytes":
-        return corpus
-    corpus, words = as_words(corpus)
-    for name, arm in preset.arms.items():
-        if arm.config.vocabulary != len(words):
-            raise ValueError(
-                f"{preset.title} {name}: vocabulary is {arm.config.vocabulary}, and "
-                f"{preset.corpus} has {len(words)} words"
-            )
-    return corpus
+@torch.no_grad()
+def state_bytes(model: Any) -> int:
+    """Return the bytes of one lane's memory, once it is full."""
+    device, mode = next(model.parameters()).device, model.training
+    tokens = torch.zeros(1, model.config.segment_length, dtype=torch.int64)
+    memory, size = None, -1
+    model.eval()
+    while memory is None or memory.nbytes > size:
+        size = -1 if memory is None else memory.nbytes
+        memory = model(tokens.to(device), memory).memory
+    model.train(mode)
+    return size
 
 
 def folder_of(preset: Preset, arm: str, seed: int, out: Path) -> Path:
@@ -239,10 +283,12 @@ def folder_of(preset: Preset, arm: str, seed: int, out: Path) -> Path:
 
 
 def state_of(preset: Preset, arm: str, seed: int, out: Path) -> str:
-    """Return `"done"`, `"begun"` or `"new"` for one run."""
+    """Return `"done"`, `"failed"`, `"begun"` or `"new"` for one run."""
     folder = folder_of(preset, arm, seed, out)
     if (folder / "result.json").exists():
         return "done"
+    if (folder / "failed.json").exists():
+        return "failed"
     return "begun" if (folder / "checkpoint.pt").exists() else "new"
 
 
@@ -280,21 +326,33 @@ def run(
 
     Raises:
         Stopped: time was up, or somebody interrupted; started again it goes on.
-        ValueError: the folder holds runs of another form of the preset, another
-            command is at work in it, or the lanes do not divide among the processes.
+        ValueError: the preset names something that is not there, the folder holds runs
+            of another form of it, another command is at work in it, or the lanes do not
+            divide among the processes.
+        FloatingPointError: a loss is not finite, or the weights of some runs could not
+            be measured; the other runs are done then.
         FileNotFoundError: the corpus is not there.
         OSError: the disk is full; the last checkpoint is whole.
     """
     here = here or processes()
-    corpus = load(preset)
+    check(preset)
+    corpus, failed = texts.load(preset), []
+    if isinstance(corpus, Corpus):
+        _long_enough(preset, corpus)
     with contextlib.nullcontext() if here.rank else _alone(preset, out):
         for arm, seed in preset.runs():
             one = _Run(preset, arm, seed, corpus, out, here)
-            if not one.finished():
-                one.train(late, checkpoint_seconds)
-                one.finish()
+            try:
+                if not one.finished():
+                    one.train(late, checkpoint_seconds)
+                    one.finish()
+            except Failed as error:
+                failed.append(str(error))
+                continue
             if here.rank == 0:
                 say(one.line())
+    if failed:
+        raise FloatingPointError("; ".join(failed))
 
 
 @contextlib.contextmanager
@@ -326,7 +384,7 @@ class _Run:
         self.arm, self.corpus, self.here = preset.arms[arm], corpus, here
         self.folder = folder_of(preset, arm, seed, out)
         self.curve: list[list[float]] = []
-        self.valid: list[list[float]] = []
+        self.valid: list[list[float | None]] = []
         self.block: list[float] = []
         self.seconds = 0.0
 
@@ -335,6 +393,10 @@ class _Run:
         return self.folder / "checkpoint.pt"
 
     def finished(self) -> bool:
+        if (self.folder / "failed.json").exists():
+            failed = store.read_json(self.folder / "failed.json")
+            self._same(failed["preset"])
+            raise Failed(failed["failed"])
         if not (self.folder / "result.json").exists():
             return False
         self._same(result_of(self.folder)["preset"])
@@ -367,10 +429,12 @@ class _Run:
         steps, before = self.arm.training.steps, self.seconds
         begun = saved = time.monotonic()
         for update in self._shown(training):
-            self.block.append(update.bits)
+            # An update without a scored target has no bits, and no part in the mean.
+            self.block += [x for x in (update.bits,) if math.isfinite(x)]
             number, last = update.number, update.number == steps
             if number % BLOCK == 0 or last:
-                self.curve.append([number, sum(self.block) / len(self.block)])
+                if self.block:
+                    self.curve.append([number, sum(self.block) / len(self.block)])
                 self.block.clear()
             if number % self.preset.valid_every == 0 or last:
                 self.valid.append([number, self._valid(training.model)])
@@ -398,7 +462,7 @@ class _Run:
         model = build(self.arm).to(self.here.device)
         segment, before = self.arm.config.segment_length, self._before()
         whole: Stream
-        if isinstance(self.corpus, RecallTask):
+        if not isinstance(self.corpus, Corpus):
             whole = self.corpus.stream(segment, self.arm.batch, self.seed)
         else:
             whole = TextStream(self.corpus.train, self.arm.batch, segment)
@@ -451,30 +515,60 @@ class _Run:
         return Lanes(whole, self.here.rank, self.here.size)
 
     def _shown(self, training: Training) -> Iterator[Any]:
+        """Yield updates, with a bar on a terminal, and with lines in a log."""
+        if self.here.rank:
+            yield from training
+        elif sys.stderr.isatty():
+            yield from self._bar(training)
+        else:
+            yield from self._log(training)
+
+    def _bar(self, training: Training) -> Iterator[Any]:
         from tqdm import tqdm
 
-        quiet = True if self.here.rank else None
-        with tqdm(
-            training,
-            desc=f"{self.name}-{self.seed}",
-            total=self.arm.training.steps,
-            initial=training.done,
-            disable=quiet,
-            mininterval=1.0,
-        ) as bar:
+        name, steps = f"{self.name}-{self.seed}", self.arm.training.steps
+        with tqdm(training, name, steps, initial=training.done, mininterval=0.5) as bar:
             for update in bar:
-                bar.set_postfix(bits=f"{update.bits:.3f}", refresh=False)
+                bits, rate = f"{update.bits:.3f}", f"{update.rate:.1e}"
+                bar.set_postfix(bits=bits, rate=rate, refresh=False)
                 yield update
 
-    def _valid(self, model: Any) -> float:
+    def _log(self, training: Training) -> Iterator[Any]:
+        how, first, begun = self.arm.training, training.done, time.perf_counter()
+        # Together with points of the curve, and not more often than is useful.
+        every = BLOCK * max(1, round(how.steps / BLOCK / LINES))
+        segments = how.truncation * how.accumulate * self.arm.batch
+        for update in training:
+            yield update
+            if update.number % every == 0 and self.curve:
+                spent = (time.perf_counter() - begun) / (update.number - first)
+                left = spent * (how.steps - update.number)
+                print(
+                    f"{self.title}: update {update.number} of {how.steps}, "
+                    f"{self.curve[-1][1]:.3f} bits, rate {update.rate:.1e}, "
+                    f"{segments / spent:,.0f} segments/s, {_clock(left)} left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def _valid(self, model: Any) -> float | None:
+        """Return bits on valid, or None where they are not finite.
+
+        Only the first process measures, and it may not leave the others alone here. If
+        the weights are ruined, the next update or the measures at the end will say so.
+        """
         if self.here.rank:
-            return 0.0
+            return None
         wanted = Measure(split="valid", batch=self.arm.batch, warm_up=0)
-        return round(measure(model, self.corpus, wanted)["bits"], 4)
+        try:
+            bits: float = measure(model, self.corpus, wanted)["bits"]
+        except FloatingPointError:
+            return None
+        return round(bits, 4)
 
     def _save(self, training: Training) -> None:
         state = training.state_dict()
-        state["memory"] = _gathered(bare(training.memory), self.here.gather)
+        state["memory"] = _gathered(state["memory"], self.here.gather)
         random = [torch.get_rng_state()]
         if self.here.device.type == "cuda":
             random.append(torch.cuda.get_rng_state(self.here.device))
@@ -517,32 +611,46 @@ class _Run:
     def finish(self) -> None:
         if self.here.rank:
             return
-        model = self.model
-        found = {
-            name: measure(model, self.corpus, wanted)
-            for name, wanted in self.arm.measures.items()
-        }
-        size = sum(p.numel() for p in model.parameters())
+        model, found = self.model, {}
+        for name, wanted in self.arm.measures.items():
+            try:
+                found[name] = measure(model, self.corpus, wanted)
+            except FloatingPointError as error:
+                self._fail(f"measure {name}: {error}")
         result = {
-            "arm": self.name,
-            "seed": self.seed,
-            "preset": describe(self.preset),
-            "parameters": size,
-            "state_bytes": state_bytes(model, self.here.device),
+            **self._facts(),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "state_bytes": state_bytes(model),
             "tokens": self._tokens(),
-            "minutes": round(self.seconds / 60, 2),
-            "curve": self.curve,
-            "valid": self.valid,
             "measures": found,
-            "corpus": corpus_facts(self.corpus),
+            "corpus": texts.facts(self.corpus),
             "device": device_name(self.here.device),
             "processes": self.here.size,
             "versions": {"python": platform.python_version(), "torch": _torch()},
         }
-        weights = {k: v.cpu() for k, v in model.state_dict().items()}
-        store.write(self.folder / "weights.pt", weights)
+        self.folder.mkdir(parents=True, exist_ok=True)  # where nothing was trained
+        contract.save(model, self.folder / "model.safetensors")
         store.write_json(self.folder / "result.json", result)
         self._close()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "arm": self.name,
+            "seed": self.seed,
+            "preset": describe(self.preset),
+            "minutes": round(self.seconds / 60, 2),
+            "curve": self.curve,
+            "valid": self.valid,
+        }
+
+    def _fail(self, why: str) -> None:
+        """Keep a failure, so that it is neither lost nor made again."""
+        line = (
+            f"{self.title}, {why}: the last updates ruined the weights; lower "
+            f"learning_rate or clip, or delete {self.folder} to train it again"
+        )
+        store.write_json(self.folder / "failed.json", {**self._facts(), "failed": line})
+        raise Failed(line)
 
     def _tokens(self) -> int:
         how, steps = self.arm.training, self.arm.training.steps
@@ -556,25 +664,13 @@ class _Run:
             return f"{self.title}: measured by the first process"
         result = result_of(self.folder)
         bits = ", ".join(f"{k} {v['bits']:.3f}" for k, v in result["measures"].items())
-        return f"{self.title}: {bits} bits per byte, {result['minutes']:.1f} minutes"
+        return f"{self.title}: {bits} bits, {result['minutes']:.1f} minutes"
 
 
-@torch.no_grad()
-def state_bytes(model: Any, device: torch.device) -> int:
-    """Return the bytes of one lane's memory, once it is full."""
-    tokens, memory, size = torch.zeros(1, model.config.segment_length).long(), None, -1
-    while memory is None or memory.nbytes > size:
-        size = -1 if memory is None else memory.nbytes
-        memory = model.eval()(tokens.to(device), memory)[1]
-    return memory.nbytes
-
-
-def corpus_facts(corpus: Text) -> dict[str, Any]:
-    """Return what a record says about its text."""
-    if isinstance(corpus, RecallTask):
-        return {"name": corpus.name, "source": "drawn", "bytes": {}}
-    sizes = {split: len(getattr(corpus, split)) for split in streams.SPLITS}
-    return {"name": corpus.name, "source": corpus.source, "bytes": sizes}
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _torch() -> str:
@@ -582,14 +678,20 @@ def _torch() -> str:
 
 
 def _gathered(memory: Any, gather: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(memory, tuple):
-        return tuple(_gathered(part, gather) for part in memory)
-    return gather(memory).cpu() if isinstance(memory, Tensor) else memory
+    """Return a memory's description with the lanes of all processes."""
+    return _mapped(memory, lambda tensor: gather(tensor).cpu())
 
 
 def _shared(memory: Any, rank: int, count: int) -> Any:
-    if isinstance(memory, tuple):
-        return tuple(_shared(part, rank, count) for part in memory)
-    if isinstance(memory, Tensor):
-        return memory.chunk(count)[rank].clone()
-    return memory
+    """Return a memory's description with the lanes of one process."""
+    return _mapped(memory, lambda tensor: tensor.chunk(count)[rank].clone())
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_mapped(part, change) for part in value)
+    return value

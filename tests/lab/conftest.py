@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from labml_style import streams
 from labml_style.lab import presets, records, results, store
 from labml_style.lab.__main__ import main
+from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
 from labml_style.streams import Corpus
@@ -77,7 +79,7 @@ def lab(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Preset:
     """Give a preset that is trained in a second, in the place of `smoke`."""
-    smoke = presets.find("smoke")
+    whole = presets.find("smoke")
     arms = {
         name: replace(
             arm,
@@ -85,12 +87,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Preset:
             training=replace(arm.training, steps=7, warmup=2),
             measures={"carried": replace(arm.measures["carried"], limit=600)},
         )
-        for name, arm in smoke.arms.items()
+        for name, arm in whole.arms.items()
     }
-    preset = replace(smoke, arms=arms, valid_every=3)
-    others = tuple(one for one in presets.PRESETS if one is not smoke)
-    monkeypatch.setattr(presets, "PRESETS", (preset, *others))
-    monkeypatch.setattr(records, "PRESETS", (preset, *others))
+    preset = replace(whole, arms=arms, valid_every=3)
+    monkeypatch.setattr(smoke, "PRESETS", (preset,))
     return preset
 
 
@@ -114,12 +114,12 @@ def outcomes() -> Callable[[Preset, Path], list[dict[str, Any]]]:
 
     def one(folder: Path) -> dict[str, Any]:
         files = sorted(path.name for path in folder.iterdir())
-        assert files == ["result.json", "weights.pt"]
+        assert files == ["model.safetensors", "result.json"]
         result = store.read_json(folder / "result.json")
         for measure in result["measures"].values():
             del measure["seconds"]
         names = ("curve", "valid", "measures", "parameters", "state_bytes", "tokens")
-        weights = store.read(folder / "weights.pt")
+        weights = load_file(folder / "model.safetensors")
         return {
             **{name: result[name] for name in names},
             **{name: value.numpy().tobytes() for name, value in weights.items()},
@@ -136,9 +136,6 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(results, "FOLDER", folder)
     monkeypatch.setattr(records, "FOLDER", folder)
     monkeypatch.setattr(records, "KEPT", folder)
-    # The folders are also defaults of parameters, and those were bound at import.
-    for one in (records.write, records.keep, records.kept, records.page):
-        monkeypatch.setattr(one, "__defaults__", (folder,))
     return folder
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from labml_style.compression import Convolution
 from labml_style.compressive_transformer import CompressiveTransformerConfig
 from labml_style.lab import runner, store
-from labml_style.lab.controls import Blocks, FrozenConvolution
-from labml_style.lab.presets import COMPRESSIVE, Arm, Preset
+from labml_style.lab.blocks import Blocks
+from labml_style.lab.controls import FrozenConvolution
+from labml_style.lab.experiments.compressive_transformer import COMPRESSIVE
+from labml_style.lab.presets import Arm, Preset
 from labml_style.lab.runner import Stopped, folder_of
 from labml_style.streams import TextStream
 
@@ -32,8 +35,8 @@ def result(preset: Preset, arm: str, out: Path) -> dict[str, Any]:
 
 
 def weights(preset: Preset, arm: str, out: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = store.read(
-        folder_of(preset, arm, 0, out) / "weights.pt"
+    found: dict[str, torch.Tensor] = load_file(
+        folder_of(preset, arm, 0, out) / "model.safetensors"
     )
     return found
 
@@ -94,7 +97,7 @@ def test_it_may_be_stopped_on_the_way(arm: str, forked: Preset, tmp_path: Path) 
     files = sorted(
         f.name for f in folder_of(forked, arm, 0, tmp_path / "whole").iterdir()
     )
-    assert files == ["result.json", "weights.pt"], "nobody goes on from it"
+    assert files == ["model.safetensors", "result.json"], "nobody goes on from it"
 
 
 def test_the_end_is_kept_however_the_run_was_killed(
@@ -142,7 +145,11 @@ def plugged(small: Preset) -> Preset:
             model=COMPRESSIVE,
             after="exact",
             only=("compression",),
-            measures={"carried": replace(arm.measures["carried"], errors=True)},
+            measures={
+                "carried": replace(
+                    arm.measures["carried"], probes=("labml_style.lab.probes:errors",)
+                )
+            },
         )
     return replace(small, arms=arms, valid_every=100)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import time
@@ -15,7 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style.lab import download, presets, records, results, runner, store
+from labml_style import streams
+from labml_style.lab import __main__ as command_line
+from labml_style.lab import download, records, results, runner, store
+from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
 
@@ -49,6 +53,9 @@ def refused(answer: Any) -> str:
         ("run smoke --form tpu", "--form: invalid choice: 'tpu' (choose from "),
         ("run smoke --set width=3", "--set width: smoke@cpu has no such field; expec"),
         ("run smoke --set steps", "--set steps: expected name=value"),
+        ("run --set steps smoke", "--set steps: expected name=value"),
+        ("run --set steps=many smoke", "steps='many': expected a value like 7, of typ"),
+        ("run --set steps=5", "arguments are required: NAME"),
         ("run smoke --set steps=many", "steps='many': expected a value like 7, of typ"),
         ("run smoke --set steps=7 batch=x", "--set batch='x': expected a value like 8"),
         ("run smoke --set steps=0", "steps is 0; expected an integer of at least 1"),
@@ -58,7 +65,10 @@ def refused(answer: Any) -> str:
             "run smoke --set heads=3",
             "d_model is 8 with 3 heads; expected an even number",
         ),
-        ("run smoke --set attention=a:b", "part is 'a:b'; expected an import string"),
+        (
+            "run smoke --set attention=a:b",
+            "smoke@cpu memory: attention is 'a:b'; expect",
+        ),
         ("run smoke --set betas=(2,0)", "betas are (2.0, 0.0); expected two in [0, 1)"),
         ("run smoke --set batch=0", "batch is 0; expected 1 or more"),
         ("run smoke --set batch=999999", "tokens make"),
@@ -223,11 +233,11 @@ def test_another_version_of_the_preset_is_one_line(
     other = replace(small, arms={**small.arms, "memory": replace(arm, batch=4)})
     assert lab("run", "smoke", "--minutes", "1e-9").status == 3
     for status in (3, 0):
-        monkeypatch.setattr(presets, "PRESETS", (other,))
+        monkeypatch.setattr(smoke, "PRESETS", (other,))
         for command in ("run", "resume") if status else ("run", "resume", "record"):
             line = refused(lab(command, "smoke"))
             assert "(arms.memory.batch)" in line and "smoke@cpu" in line
-        monkeypatch.setattr(presets, "PRESETS", (small,))
+        monkeypatch.setattr(smoke, "PRESETS", (small,))
         assert lab("run", "smoke").status == 0
 
 
@@ -273,7 +283,7 @@ def test_two_commands_in_one_folder_are_refused(
 
 @pytest.mark.usefixtures("text")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_update_and_a_second_at_once(
+def test_a_signal_stops_after_the_update_and_a_later_one_at_once(
     number: int, small: Preset, lab: Lab, tmp_path: Path, monkeypatch: Any
 ) -> None:
     real, times = runner.measure, 1
@@ -290,11 +300,16 @@ def test_a_signal_stops_after_the_update_and_a_second_at_once(
     assert answer.line.startswith("stopped at update 3 of 7 of smoke@cpu memory-0; the")
     path = folder_of(small, "memory", 0, tmp_path / "runs") / "checkpoint.pt"
     assert store.read(path)["training"]["done"] == 3
-    times = 2
+    times = 5  # within a moment: one wish, and the update is finished
+    answer = lab("resume", "smoke")
+    assert answer.status == 3 and answer.out == []
+    assert answer.line.startswith("stopped at update 6 of 7 of smoke@cpu memory-0; the")
+    assert store.read(path)["training"]["done"] == 6
+    monkeypatch.setattr(command_line, "PATIENCE", 0.0)
     answer = lab("resume", "smoke")
     assert answer.status == 3 and answer.out == []
     assert answer.line == "interrupted; the same command goes on"
-    assert store.read(path)["training"]["done"] == 3
+    assert store.read(path)["training"]["done"] == 6
     monkeypatch.setattr(runner, "measure", real)
     assert lab("resume", "smoke").status == 0
 
@@ -307,7 +322,73 @@ def test_an_interrupt_elsewhere_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "state_of", interrupted)
-    monkeypatch.setattr(runner.streams, "load_corpus", interrupted)
+    monkeypatch.setattr(streams, "load_corpus", interrupted)
     answer = lab(*words.split())
     assert answer.status == 3 and answer.out == []
     assert answer.line == "interrupted; the same command goes on"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run smoke --set steps=2 warmup=1",
+        "run --set steps=2 warmup=1 smoke",
+        "run --set steps=2 smoke --set warmup=1",
+        "run --set steps=2 --set warmup=1 --form cpu smoke",
+        "run --set=steps=2 --set warmup=1 -- smoke",
+    ],
+)
+@pytest.mark.usefixtures("text")
+def test_values_are_set_before_and_after_the_name(
+    words: str, small: Preset, lab: Lab, tmp_path: Path
+) -> None:
+    out = ["--out", str(tmp_path / "runs")]
+    command, *rest = words.split()
+    status = command_line.main([command, *out, *rest])
+    assert status == 0
+    changed = small.with_values({"steps": "2", "warmup": "1"})
+    assert runner.state_of(changed, "memory", 0, tmp_path / "runs") == "done"
+
+
+@pytest.mark.usefixtures("text", "small")
+def test_a_log_has_a_line_now_and_then(lab: Lab, monkeypatch: Any) -> None:
+    monkeypatch.setattr(runner, "BLOCK", 2)
+    answer = lab("run", "smoke", "--set", "steps=6", "accumulate=3")
+    assert answer.status == 0 and len(answer.out) == 2
+    lines = [line for line in answer.err if "memory-0" in line]
+    assert len(lines) == 3 and len(answer.err) == 6
+    found = re.fullmatch(
+        r"smoke@cpu memory-0: update 4 of 6, (\d\.\d{3}) bits, rate 1\.\de-03, "
+        r"([\d,]+) segments/s, 0:\d\d left",
+        lines[1],
+    )
+    assert found and 5 < float(found[1]) < 9 and int(found[2].replace(",", "")) > 24
+    monkeypatch.setattr(runner, "LINES", 1)
+    answer = lab("run", "smoke", "--set", "steps=6", "accumulate=2")
+    assert [line.split(",")[0] for line in answer.err] == [
+        "smoke@cpu memory-0: update 6 of 6",
+        "smoke@cpu alone-0: update 6 of 6",
+    ]
+    answer = lab("resume", "smoke", "--set", "steps=6", "accumulate=2")
+    assert answer.err == [], "what is done says nothing"
+
+
+@pytest.mark.usefixtures("text", "small")
+def test_a_terminal_has_one_line_that_is_written_anew(
+    lab: Lab, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(runner, "BLOCK", 2)
+    answer = lab("run", "smoke")
+    assert answer.status == 0
+    lines = [line for line in answer.err if line.strip()]
+    assert all("memory-0" in line or "alone-0" in line for line in lines)
+    assert any("7/7" in line and "bits=" in line for line in answer.err)
+    assert not any("segments/s" in line for line in answer.err)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (75, "1:15"), (3700, "1:01:40")]
+)
+def test_time_that_is_left(seconds: float, text: str) -> None:
+    assert runner._clock(seconds) == text

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from labml_style.contract import load_memory
 from labml_style.lab import presets, runner, store
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
@@ -76,7 +78,7 @@ def test_two_processes_of_accelerate_give_the_curve_of_one(
             assert max(abs(a - b) for a, b in zip(left, right, strict=True)) < 1e-10
         for name in ("tokens", "parameters", "state_bytes"):
             assert first[name] == second[name]
-        one_weights, two_weights = (store.read(f / "weights.pt") for f in folders)
+        one_weights, two_weights = (load_file(f / "model.safetensors") for f in folders)
         for name, weight in one_weights.items():
             assert (weight - two_weights[name]).abs().max() < 1e-9, name
 
@@ -89,6 +91,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from labml_style.lab import presets, runner
 
@@ -173,7 +176,7 @@ def test_two_processes_resume_what_two_began_and_one_is_refused(
     left = folder_of(preset, "memory", 0, tmp_path / "left")
     assert [path.name for path in left.iterdir()] == ["checkpoint.pt"]
     memory = store.read(left / "checkpoint.pt")["training"]["memory"]
-    assert len(memory[0][0]) == 8, "the lanes of both, each once"
+    assert load_memory(memory, "cpu").batch == 8, "the lanes of both, each once"
     (tmp_path / "left").rename(tmp_path / "runs")
     answer = lab("resume", "smoke", "--set", *words)
     assert answer.status == 2 and answer.out == []

@@ -105,9 +105,10 @@ def test_accuracy_is_counted_by_delay() -> None:
 
 def test_a_task_is_trained_measured_and_recorded(tmp_path: Path) -> None:
     whole = presets.find("recall@cpu")
-    arm = replace(whole.arms["xl"], batch=4, measures={"test": Measure(batch=4)})
+    measure = replace(whole.arms["xl"].measures["test"], batch=4)
+    arm = replace(whole.arms["xl"], batch=4, measures={"test": measure})
     arm = replace(arm, training=replace(arm.training, steps=2, warmup=1))
-    preset = replace(whole, arms={"xl": arm}, seeds=(0,), valid_every=2)
+    preset = replace(whole, arms={"xl": arm}, seeds=(0,), valid_every=2, judge=None)
     runner.run(preset, out=tmp_path, say=lambda line: None)
     record = records.collect(preset, tmp_path)
     [run] = record["runs"]

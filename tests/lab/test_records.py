@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from labml_style.lab import presets, records, results, runner, store
-from labml_style.lab.presets import PRESETS, Preset, describe
+from labml_style.lab.presets import Preset, describe, every
 from labml_style.lab.records import KEPT
 from labml_style.lab.results import FOLDER
 from labml_style.lab.runner import folder_of
@@ -61,7 +62,7 @@ def test_a_written_record_is_the_same_record(tmp_path: Path) -> None:
         "text": ["a [1,  2] b", "[\n 3,\n  4]", 'quote " [ and {  }', "[ [ ]  ]"],
         "curve": [[1, 2.5], [3, -4e-7]],
         "nothing": [[], {}, None, [None, True]],
-        "preset": describe(PRESETS[0]),
+        "preset": describe(every()[0]),
     }
     path = records.write(odd, tmp_path)
     assert json.loads(path.read_text()) == odd
@@ -121,6 +122,9 @@ def put(path: str, value: Any) -> Callable[[Any], None]:
             for name in records._MEASURE
         ),
         (put("more", 1), "record: more is unknown"),
+        (put("verdict", "holds"), "record: verdict is 'holds'"),
+        (put("note", 3), "record: note is 3"),
+        (put("runs.0.measures.carried.state_bytes", "2"), "state_bytes is '2'"),
         (put("runs.0.more", 1), "run memory-0: more is unknown"),
         (put("runs.0.measures.carried.more", 1), "memory-0, carried: more is unknown"),
         (put("runs", {}), "runs is {}"),
@@ -256,7 +260,7 @@ def test_kept_weights_are_those_of_the_run(
     state = torch.get_rng_state()
     model = records.kept(small)
     torch.set_rng_state(state)
-    trained = store.read(folder_of(small, "memory", 0, done) / "weights.pt")
+    trained = load_file(folder_of(small, "memory", 0, done) / "model.safetensors")
     found = model.state_dict()
     assert found.keys() == trained.keys()
     assert all(found[name].equal(trained[name]) for name in trained)
@@ -288,9 +292,9 @@ def test_weights_that_are_not_those_of_the_record_are_refused(
     with pytest.raises(ValueError, match="is of digest .*; write the record again"):
         records.kept(small)
 
-    place = folder_of(small, "memory", 0, done) / "weights.pt"
-    weights = store.read(place)
-    store.write(place, dict(list(weights.items())[1:]))
+    place = folder_of(small, "memory", 0, done) / "model.safetensors"
+    weights = dict(list(load_file(place).items())[1:])
+    save_file(weights, place, metadata={"model": "a:b"})
     records.keep(small, done)
     with pytest.raises(ValueError, match="does not fit the model"):
         records.kept(small)
@@ -310,15 +314,35 @@ def test_the_page_is_made_from_the_folder_alone(
     empty, folder = tmp_path / "empty", tmp_path / "folder"
     nothing = records.page(empty)
     assert nothing == records.page(empty) and "## Not run yet" in nothing
-    for preset in PRESETS:
+    for preset in every():
         assert (f"| `{preset.title}` |" in nothing) == (preset.name != "smoke")
     records.write(example, folder)
     text = records.page(folder)
     assert text == records.page(folder) != nothing
     assert records.page(empty) == nothing
-    # 0.1 seconds for 12 guesses, of which 10 were scored.
-    assert "| memory | carried | 10 | 5.250 | 8.33 | 1,234 | 2 kB |" in text
+    assert "## Does the lab work on this machine? {#smokecpu}" in text
+    assert "[Does the lab work on this machine?](#smokecpu) | `smoke@cpu` |" in text
+    # 0.1 seconds for 12 guesses, of which 10 were scored; 16 slots of 8 numbers with 4
+    # bytes in 2 layers.
+    assert "| memory | 5.250 | 1 kB | 8.33 |" in text
+    assert "| alone | 5.250 | 0 | 8.33 |" in text
+    assert "In all rows: parameters 1,234, targets 10." in text
     assert "1 seed, 7 updates, 3.5 million tokens; 3 minutes" in text
+    assert "Verdict" not in text and "Found" not in text
+    judge = {"verdict": "in part", "text": "It was 5.25 bits."}
+    told = {**example, "verdict": judge, "committed": "Before.", "note": "One word."}
+    records.write(told, folder)
+    text = records.page(folder)
+    order = [
+        "**Expected.** It ends",
+        "**Evidence against it",
+        "*Before.*",
+        "**Found.**",
+    ]
+    order += ["It was 5.25 bits.", "**Verdict:** in part.", "| memory |", "One word."]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "| `smoke@cpu` | in part |" in text
 
     second = copy.deepcopy(example["runs"])
     for run in second:
@@ -329,7 +353,7 @@ def test_the_page_is_made_from_the_folder_alone(
     records.write(both, folder)
     spread = f"{math.sqrt(2 * 0.25**2):.3f}"
     text = records.page(folder)
-    assert f"| alone | carried | 10 | 5.500 ± {spread} | 8.33 |" in text
+    assert f"| alone | 5.500 ± {spread} | 0 | 8.33 |" in text
     assert "2 seeds" in text and "6 minutes" in text
     (folder / "smoke@cpu.json").write_text("{")
     with pytest.raises(ValueError, match="smoke@cpu.json is damaged"):
@@ -342,6 +366,9 @@ def test_rows_of_the_page_are_in_the_order_of_their_numbers(
     for run in example["runs"]:
         one = run["measures"].pop("carried")
         run["measures"] = {f"memory {m}": one for m in (0, 128, 16, 2, 1024)}
+    for arm in example["preset"]["arms"].values():
+        one = arm["measures"].pop("carried")
+        arm["measures"] = {f"memory {m}": one for m in (0, 128, 16, 2, 1024)}
     records.write(example, tmp_path)
     found = re.findall(r"^\| (\w+) \| memory (\d+) ", records.page(tmp_path), re.M)
     assert [int(number) for arm, number in found if arm == "memory"] == (
@@ -352,18 +379,23 @@ def test_rows_of_the_page_are_in_the_order_of_their_numbers(
 def test_the_page_with_every_record_names_none_as_missing(
     example: dict[str, Any], tmp_path: Path
 ) -> None:
-    for preset in PRESETS:
+    for preset in every():
         records.write({**example, "title": preset.title}, tmp_path)
     text = records.page(tmp_path)
     assert "Not run yet" not in text
-    assert re.findall("^## (.*)", text, re.M) == [preset.title for preset in PRESETS]
+    found = re.findall(r"^## .* \{#(.*)\}", text, re.M)
+    assert found == [preset.title.replace("@", "") for preset in every()]
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_every_stored_record_is_that_of_its_preset(path: Path) -> None:
     record = json.loads(path.read_text())
     assert path.stem == record["title"]
-    assert records.problems(record, presets.find(path.stem)) == []
+    preset = presets.find(path.stem)
+    assert records.problems(record, preset) == []
+    again = "python -m labml_style.lab results"
+    assert records.judged(record, preset) == record, again
+    assert preset.judge and preset.committed, "a record is judged"
     assert path.stat().st_size < records.LARGEST
 
 
@@ -396,7 +428,24 @@ def test_the_page_of_results_shows_the_records(root: Path) -> None:
 
 
 def test_reading_a_record_needs_no_torch(root: Path) -> None:
-    code = (
-        "import sys; import labml_style.lab.results; assert 'torch' not in sys.modules"
-    )
+    code = """
+import sys
+from labml_style.lab.results import expectation, table, verdict
+for show in (expectation, table, verdict):
+    assert len(str(show("recall@cpu"))) > 100
+import labml_style.lab.presets
+assert not {"torch", "matplotlib"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_a_preset_loads_no_chapter_that_it_does_not_need(root: Path) -> None:
+    code = """
+import sys
+from labml_style.lab.records import kept
+from labml_style.lab.results import plot
+assert "matplotlib" not in sys.modules
+ours = {name.split(".")[1] for name in sys.modules if name.startswith("labml_style.")}
+assert not ours & {"compression", "compressive_transformer", "reconstruction"}, ours
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

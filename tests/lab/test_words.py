@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labml_style import streams
-from labml_style.lab import presets, runner
+from labml_style.lab import presets, texts
 from labml_style.lab.words import (
     END,
     HELD_OUT,
@@ -50,12 +50,12 @@ def test_a_vocabulary_of_another_size_is_refused(
     monkeypatch.setattr(streams, "load_corpus", lambda name: CORPUS)
     preset = presets.find("wikitext-103-base")
     with pytest.raises(ValueError, match="vocabulary is 267735, and .* has 5 words"):
-        runner.load(preset)
+        texts.load(preset)
     arm = preset.arms["base"]
     small = replace(arm, config=replace(arm.config, vocabulary=5))
-    corpus = runner.load(replace(preset, arms={"base": small}))
+    corpus = texts.load(replace(preset, arms={"base": small}))
     assert isinstance(corpus, streams.Corpus) and int(corpus.train.max()) == 3
-    assert runner.load(presets.find("smoke")) is CORPUS
+    assert texts.load(presets.find("smoke")) is CORPUS
 
 
 def test_whole_words_end_with_their_white_space() -> None:
@@ -128,5 +128,5 @@ def test_the_held_out_corpus_is_made_of_two_parts(
     assert corpus.name == HELD_OUT and corpus.test.equal(parts["test"])
     assert torch.cat([corpus.train, corpus.valid]).equal(parts["valid"])
     assert len(corpus.valid) == 10
-    loaded = runner.load(presets.find("rare-words"))
+    loaded = texts.load(presets.find("rare-words"))
     assert isinstance(loaded, Corpus) and loaded.train.equal(corpus.train)

@@ -1,0 +1,348 @@
+"""Records, drawn: one figure for each kind of result, in the house style."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from labml_style.figures import show, use_style
+from labml_style.figures.palette import MUTED
+from labml_style.lab import results
+from labml_style.lab.results import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw"]
+
+MARKS = ("s-", "o--", "^:", "D-.", "v-", "P--")
+FAR = 7
+"""Points are left out so many times farther from the best than the median is."""
+
+
+def draw(record: Record) -> None:
+    """Draw a record in the way that fits what it measured."""
+    first = next(iter(record["runs"][0]["measures"].values()))
+    if "accuracy" in first:
+        _delays(record)
+    elif "by_age" in first:
+        _ages(record)
+    elif "by_count" in first:
+        _counts(record)
+    elif 2 * len(_lines(record)) > len(record["preset"]["arms"]):
+        _slots(record)
+    else:
+        _dots(record)
+
+
+def _arms(record: Record) -> list[str]:
+    """Return the arms in their order; a record sorts the names in its preset."""
+    return list(dict.fromkeys(run["arm"] for run in record["runs"]))
+
+
+def _unit(record: Record) -> str:
+    words = record["preset"].get("tokens") == "words"
+    return "bits per word" if words else "bits per byte"
+
+
+def _about(record: Record) -> str:
+    """Return what the caption of every figure says."""
+    seeds = dict.fromkeys(run["seed"] for run in record["runs"])
+    corpus = record["corpus"]["name"]
+    text = "drawn samples" if corpus == "recall" else corpus
+    some = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    return f"Record {record['title']}: {text}, {some}."
+
+
+# --- bits
+
+
+def _dots(record: Record) -> None:
+    """Draw a row for each arm and measure: a dot is a seed, a bar their mean."""
+    from matplotlib import pyplot
+
+    bits = results.summary(record)
+    order = sorted(bits, key=lambda key: -statistics.mean(bits[key]))
+    arms = [arm for arm, _ in bits]
+    names = {key: _named(*key, alone=arms.count(key[0]) == 1) for key in order}
+    colours = {arm: f"C{i % 6}" for i, arm in enumerate(dict.fromkeys(arms))}
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.3 * len(order)))
+        for y, key in enumerate(order):
+            mean, colour = statistics.mean(bits[key]), colours[key[0]]
+            axes.plot(bits[key], [y] * len(bits[key]), "o", color=colour, alpha=0.6)
+            axes.plot([mean], [y], "|", color=colour, markersize=16)
+            place: dict[str, Any] = dict(
+                xytext=(8, 0), textcoords="offset points", va="center"
+            )
+            label = f"{mean:.3f}"
+            axes.annotate(
+                label, (max(bits[key]), y), color=colour, fontsize=10, **place
+            )
+        axes.set_yticks(range(len(order)), [names[key] for key in order])
+        axes.set(xlabel=_unit(record), ylim=(-0.6, len(order) - 0.4))
+        axes.margins(x=0.14)
+        axes.grid(axis="x")
+        axes.grid(False, axis="y")
+    said = ", ".join(
+        f"{names[k]} {statistics.mean(bits[k]):.3f}" for k in reversed(order)
+    )
+    show(
+        figure,
+        alt=f"Dots in a row for each arm, best at the bottom. Means: {said}.",
+        caption=f"{_about(record)} A dot is a seed, a bar the mean; left is better.",
+    )
+
+
+def _named(arm: str, measure: str, alone: bool) -> str:
+    if alone:
+        return arm
+    return measure if measure.startswith(arm) else f"{arm}, {measure}"
+
+
+def _lines(record: Record) -> dict[str, list[str]]:
+    """Return the measures of arms that were measured with several memories."""
+    found: dict[str, list[str]] = {}
+    for arm, about in record["preset"]["arms"].items():
+        names = sorted(about["measures"], key=lambda name: _reach(record, arm, name))
+        if len({_reach(record, arm, name) for name in names}) > 2:
+            found[arm] = names
+    return found
+
+
+def _reach(record: Record, arm: str, measure: str) -> int:
+    """Return the slots of a measure, or the tokens of its window."""
+    return _window(record, arm, measure) or results.slots(record, arm, measure)
+
+
+def _window(record: Record, arm: str, measure: str) -> int:
+    window: int = record["preset"]["arms"][arm]["measures"][measure].get("window") or 0
+    return window
+
+
+def _slots(record: Record) -> None:
+    """Draw a line for each arm over its slots in evaluation, or over its window."""
+    from matplotlib import pyplot
+
+    bits, lines = results.summary(record), _lines(record)
+    windows = any(_window(record, *key) for key in bits)
+    if windows:  # what differs is what a guess costs, not how good it is
+        values, unit = _times(record), "milliseconds a guess"
+    else:
+        values, unit = bits, _unit(record)
+
+    def reach(arm: str, name: str) -> int:
+        # Where windows are compared with memories, the tokens that are seen count.
+        segment: int = record["preset"]["arms"][arm]["config"]["segment_length"]
+        seen = segment if windows and not _window(record, arm, name) else 0
+        return _reach(record, arm, name) + seen
+
+    means = {key: statistics.mean(found) for key, found in values.items()}
+    ranked = sorted(means.values())
+    most = ranked[0] + FAR * (statistics.median(ranked) - ranked[0])
+    left_out = [] if windows else [key for key in means if means[key] > most]
+    drawn = [key for key in means if key not in left_out and key[0] in lines]
+    ends, places, said = [], sorted({reach(*key) for key in drawn}), []
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 3.1))
+        for i, arm in enumerate(_arms(record)):
+            colour, mark = f"C{i % 6}", MARKS[i % len(MARKS)]
+            names = [m for m in lines.get(arm, ()) if (arm, m) not in left_out]
+            if not names:
+                [name, *_] = record["preset"]["arms"][arm]["measures"]
+                axes.axhline(means[arm, name], color=colour, linewidth=1, linestyle=":")
+                ends.append((means[arm, name], arm, colour))
+                continue
+            x = [places.index(reach(arm, name)) for name in names]
+            y = [means[arm, name] for name in names]
+            seeds = [values[arm, name] for name in names]
+            spread = [statistics.stdev(s) if len(s) > 1 else 0.0 for s in seeds]
+            how: dict[str, Any] = dict(color=colour, markersize=4, elinewidth=1)
+            axes.errorbar(x, y, spread, fmt=mark, **how)
+            ends.append((y[-1], arm, colour))
+            said.append(f"{arm} {y[0]:.3g} to {y[-1]:.3g}")
+        axes.set_xticks(range(len(places)), [str(place) for place in places])
+        if len(places) > 9:
+            axes.tick_params(axis="x", labelrotation=45)
+        axes.set(xlabel="slots in evaluation, exact and compressed", ylabel=unit)
+        if windows:
+            axes.set(yscale="log", xlabel="tokens that a guess sees")
+            axes.yaxis.set_major_formatter("{x:g}")
+        _name(axes, len(places) - 0.75, ends)
+    caption = _about(record)
+    if len(record["runs"]) > len(_arms(record)):
+        caption += " Bars: standard deviation over seeds."
+    if left_out:
+        far = ", ".join(f"{', '.join(key)} ({means[key]:.2f})" for key in left_out)
+        caption += f" Not drawn, far above: {far}."
+    show(
+        figure,
+        alt=f"{unit.capitalize()} by slots, a line for each arm. From fewest to most: "
+        f"{'; '.join(said)}.",
+        caption=caption,
+    )
+
+
+def _times(record: Record) -> dict[tuple[str, str], list[float]]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in record["runs"]:
+        for name, one in run["measures"].items():
+            spent = 1e3 * one["seconds"] / one["guessed"]
+            found.setdefault((run["arm"], name), []).append(spent)
+    return found
+
+
+def _name(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names at the ends of lines, one above the other where they are close."""
+    axes.figure.canvas.draw()
+    low, height, points = -1e9, 13.0, 72 / axes.figure.dpi
+    for y, name, colour in sorted(ends):
+        place = axes.transData.transform((x, y))[1] * points
+        moved = max(place, low)
+        low = moved + height
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(0, moved - place),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )
+
+
+# --- what probes measure
+
+
+def _delays(record: Record) -> None:
+    """Draw a panel for each arm: right answers by tokens back, a line for each seed."""
+    from matplotlib import pyplot
+
+    right: dict[str, list[list[float]]] = {}
+    [measure, *_] = record["runs"][0]["measures"]
+    delays = sorted(map(int, record["runs"][0]["measures"][measure]["accuracy"]))
+    for run in record["runs"]:
+        found = run["measures"][measure]["accuracy"]
+        right.setdefault(run["arm"], []).append([found[str(d)] for d in delays])
+    first, *others = right
+    usual = [statistics.mean(column) for column in zip(*right[first], strict=True)]
+    rows = (len(others) + 1) // 2
+    with use_style():
+        figure, panels = pyplot.subplots(
+            rows, 2, figsize=(5.2, 1.6 * rows), sharex=True, sharey=True, squeeze=False
+        )
+        for axes in panels.flat[len(others) :]:
+            axes.set_axis_off()
+        for axes, arm in zip(panels.flat, others, strict=False):
+            axes.plot(delays, usual, color="C1", linewidth=1, linestyle="--")
+            for seed in right[arm]:
+                axes.plot(delays, seed, color="C2", linewidth=1.2)
+            axes.set_title(arm, fontsize=10)
+            axes.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
+        for axes in panels[-1]:
+            axes.set_xlabel("tokens back")
+    means = {
+        arm: [statistics.mean(column) for column in zip(*seeds, strict=True)]
+        for arm, seeds in right.items()
+    }
+    half = {
+        arm: max(
+            (d for d, share in zip(delays, row, strict=True) if share > 0.5), default=0
+        )
+        for arm, row in means.items()
+    }
+    said = ", ".join(f"{arm} {back}" for arm, back in half.items())
+    show(
+        figure,
+        alt="Panels of right answers by tokens back. In the mean over half of the "
+        f"answers are right up to so many tokens back: {said}.",
+        caption=f"{_about(record)} Share of right answers; a line is a seed. Dashed: "
+        f"{first}, the mean of its seeds.",
+    )
+
+
+def _ages(record: Record) -> None:
+    """Draw attention per slot by age, oldest left, a dot for each seed."""
+    from matplotlib import pyplot
+
+    [(arm, about)] = record["preset"]["arms"].items()
+    config = about["config"]
+    kinds = ("compressed", "memory", "segment")
+    found = [one["by_age"]["shares"] for one in _first(record, arm)]
+    six = len(found[0]) // 3
+    means: dict[str, list[float]] = {}
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
+        for i, (kind, colour) in enumerate(zip(kinds, ("C2", "C1", "C0"), strict=True)):
+            width = config[f"{kind}_length"] / six
+            rows = [
+                [100 * x / width for x in row[six * i : six * (i + 1)]] for row in found
+            ]
+            x = range(six * i, six * (i + 1))
+            for row in rows:
+                axes.plot(x, row, "o", color=colour, markersize=4, alpha=0.6)
+            means[kind] = [
+                statistics.mean(column) for column in zip(*rows, strict=True)
+            ]
+            axes.plot(x, means[kind], color=colour, linewidth=1)
+        axes.set(yscale="log", ylabel="% of attention, per slot")
+        axes.set_xticks([six * (i + 0.5) - 0.5 for i in range(3)], kinds)
+        ticks = [0.5, 1, 2, 5]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    said = "; ".join(
+        f"{kind} {row[0]:.2f} to {row[-1]:.2f}" for kind, row in means.items()
+    )
+    show(
+        figure,
+        alt=f"Per cent of attention per slot, from oldest to newest: {said}.",
+        caption=f"{_about(record)} Attention by the age of what it goes to, oldest "
+        "left. A dot is a seed, a line their mean; the scale is logarithmic.",
+    )
+
+
+def _counts(record: Record) -> None:
+    """Draw which share of the first arm's bits others save, by how rare words are."""
+    from matplotlib import pyplot
+
+    first, *others = _arms(record)
+    usual = _first(record, first)
+    classes = list(usual[0]["by_count"])
+    names = results._classes(classes)
+    ends, said = [], []
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
+        for i, arm in enumerate(others):
+            colour, mark = f"C{i + 1}", MARKS[i]
+            saved = [
+                [
+                    100 * (1 - results._per_word(one, c) / results._per_word(base, c))
+                    for one, base in zip(_first(record, arm), usual, strict=True)
+                ]
+                for c in classes
+            ]
+            mean = [statistics.mean(row) for row in saved]
+            axes.plot(range(len(classes)), mean, mark, color=colour, markersize=4)
+            for x, row in enumerate(saved):
+                axes.plot([x] * len(row), row, "o", color=colour, ms=3, alpha=0.5)
+            ends.append((mean[-1], arm, colour))
+            said.append(f"{arm} {', '.join(f'{x:.1f}' for x in mean)}")
+        axes.axhline(0, color=MUTED, linewidth=1, linestyle=":")
+        axes.set_xticks(range(len(classes)), names)
+        axes.set(
+            xlabel="occurrences in training", ylabel=f"% of bits saved over {first}"
+        )
+        _name(axes, len(classes) - 0.85, ends)
+    show(
+        figure,
+        alt=f"Per cent of the bits of {first} that are saved, from words never seen to "
+        f"the most frequent: {'; '.join(said)}.",
+        caption=f"{_about(record)} A dot is a seed, a line their mean.",
+    )
+
+
+def _first(record: Record, arm: str) -> list[dict[str, Any]]:
+    """Return the arm's first measure, one for each seed."""
+    runs = [run for run in record["runs"] if run["arm"] == arm]
+    return [next(iter(run["measures"].values())) for run in runs]

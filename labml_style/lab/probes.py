@@ -1,0 +1,48 @@
+"""Probes: what a preset measures beside bits.
+
+A `Measure` names a probe by its import string. It is called with the trained model, the
+stream that was evaluated, and by name the corpus and the warm-up; it returns plain
+values by name. A probe of a new chapter stands wherever that chapter likes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["accuracy", "by_age", "by_count", "errors"]
+
+
+def errors(model: Any, stream: Any, **about: Any) -> dict[str, float]:
+    """Return what compressed slots lose: `restored` and `read`."""
+    from labml_style.reconstruction import errors
+
+    lost = errors(model, stream)
+    return {"restored": round(lost.restored, 4), "read": round(lost.read, 4)}
+
+
+def by_count(
+    model: Any, stream: Any, *, corpus: Any, warm_up: int
+) -> dict[str, dict[str, Any]]:
+    """Return the bits of words, by how often the training text has them."""
+    from labml_style.lab.words import by_count
+
+    return {"by_count": by_count(model, corpus.train, stream, warm_up=warm_up)}
+
+
+def by_age(
+    model: Any, stream: Any, *, corpus: Any, warm_up: int
+) -> dict[str, dict[str, Any]]:
+    """Return how much attention slots receive, by their age."""
+    from labml_style.lab.ages import by_age
+
+    return {"by_age": by_age(model, stream, warm_up=warm_up)}
+
+
+def accuracy(model: Any, stream: Any, **about: Any) -> dict[str, dict[str, float]]:
+    """Return the share of right answers to a recall task, by delay."""
+    from labml_style.lab.recall import DelayStream, accuracy
+
+    if not isinstance(stream, DelayStream):
+        raise ValueError("accuracy is of the corpus recall; leave the probe out")
+    right = accuracy(model, stream)
+    return {"accuracy": {str(delay): round(x, 4) for delay, x in right.items()}}

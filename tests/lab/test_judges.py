@@ -1,0 +1,338 @@
+"""Judges: they say of each record what is in it, and change their mind with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labml_style.lab import presets, records, results
+from labml_style.lab.judging import Claim, decide, gaps, span, spread
+from labml_style.lab.presets import VERDICTS, Verdict, every, find, verdict
+
+Record = dict[str, Any]
+
+
+def doctored(title: str, harm: Callable[[str, int, str, Record], None]) -> Record:
+    """Return a record after `harm(arm, seed, measure, found)` of each measure."""
+    record = copy.deepcopy(results.load(title))
+    for run in record["runs"]:
+        for name, one in run["measures"].items():
+            harm(run["arm"], run["seed"], name, one)
+    return record
+
+
+def judge(title: str, record: Record | None = None) -> Verdict:
+    return verdict(find(title), record or results.load(title))
+
+
+def test_verdicts_of_the_records() -> None:
+    found = {
+        preset.title: judge(preset.title).verdict
+        for preset in every()
+        if (results.FOLDER / f"{preset.title}.json").exists()
+    }
+    assert found == {
+        "recurrence@cpu": "holds",
+        "positions@cpu": "in part",
+        "evaluation-cost@cpu": "in part",
+        "compressive@cpu": "does not hold",
+        "attention-by-age@cpu": "holds",
+        "rare-words@cpu": "does not hold",
+        "cross-table@cpu": "in part",
+        "recall@cpu": "in part",
+        "late-updates@cpu": "holds",
+    }
+
+
+def test_a_judge_says_the_numbers_that_stand_in_the_record() -> None:
+    bits = results.summary(results.load("recurrence@cpu"))
+    saved = gaps(bits["alone", "carried"], bits["memory", "carried"])
+    text = judge("recurrence@cpu").text
+    assert f"it saves {min(saved):.3f} to {max(saved):.3f} bits in all" in text
+    assert "Not as expected" not in text and "evidence" not in text
+    text = judge("positions@cpu").text
+    assert re.search(r"Not as expected: Shaw's change by \+0\.014 to \+0\.182\.", text)
+    assert text.endswith("evidence against it did not come.")
+
+
+def test_without_a_gain_at_the_start_recurrence_does_not_hold() -> None:
+    def small(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "memory" and seed == 1:
+            one["by_position"] = [x + 0.45 for x in one["by_position"]]
+
+    found = judge("recurrence@cpu", doctored("recurrence@cpu", small))
+    assert found.verdict == "does not hold"
+    assert "Not as expected: memory saves 0.1" in found.text
+    assert found.text.endswith("evidence against it did not come.")
+
+    def worse(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "memory" and seed == 2:
+            one["bits"] += 0.1
+
+    found = judge("recurrence@cpu", doctored("recurrence@cpu", worse))
+    assert found.verdict == "does not hold", "above no memory in one pair of seeds"
+    assert found.text.endswith("evidence against it came.")
+
+    def longer(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "longer":
+            one["bits"] -= 0.05
+
+    found = judge("recurrence@cpu", doctored("recurrence@cpu", longer))
+    assert found.verdict == "in part" and "+0.017 bits over the longer" in found.text
+
+
+def test_positions() -> None:
+    def still(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "shaw" and int(measure.split()[1]) > 32:
+            one["bits"] = 2.628
+
+    assert judge("positions@cpu", doctored("positions@cpu", still)).verdict == "holds"
+
+    def gains(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "absolute" and measure == "memory 256":
+            one["bits"] = 3.0
+
+    found = judge("positions@cpu", doctored("positions@cpu", gains))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+    def swapped(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "relative" and measure == "memory 32" and seed == 0:
+            one["bits"] = 2.7
+
+    found = judge("positions@cpu", doctored("positions@cpu", swapped))
+    assert found.verdict == "does not hold", "not best in every seed"
+
+
+def test_cost() -> None:
+    def steady(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "window":
+            one["seconds"] = one["guessed"] * int(measure.split()[1]) * 1.01e-4
+            one["seconds"] *= 1 + int(measure.split()[1]) / 5000
+
+    found = judge("evaluation-cost@cpu", doctored("evaluation-cost@cpu", steady))
+    assert found.verdict == "holds"
+
+    def fast(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "window":
+            one["seconds"] /= 20
+
+    found = judge("evaluation-cost@cpu", doctored("evaluation-cost@cpu", fast))
+    assert found.verdict == "does not hold" and "at 512 bytes is 15" in found.text
+
+
+def test_compressive() -> None:
+    def better(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm.startswith("rate"):
+            one["bits"] -= {"rate 2": 0.01, "rate 3": 0.027, "rate 4": 0.012}[arm]
+        if arm == "alone":
+            one["bits"] += 0.03
+
+    found = judge("compressive@cpu", doctored("compressive@cpu", better))
+    assert "0 of 9 runs with compressed slots are above no memory" in found.text
+    assert found.verdict == "holds", found
+
+    def flat(arm: str, seed: int, measure: str, one: Record) -> None:
+        better(arm, seed, measure, one)
+        if measure == "compressed 192":
+            one["bits"] -= 0.02
+
+    found = judge("compressive@cpu", doctored("compressive@cpu", flat))
+    assert found.verdict == "in part" and "do not fall and rise" in found.text
+
+    def worse(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "rate 4":
+            one["bits"] += 0.1
+
+    found = judge("compressive@cpu", doctored("compressive@cpu", worse))
+    assert found.text.endswith("evidence against it came.")
+    assert judge("compressive@cpu").text.endswith("evidence against it did not come.")
+
+
+def test_ages() -> None:
+    def rise(arm: str, seed: int, measure: str, one: Record) -> None:
+        one["by_age"]["shares"][5] *= 2
+
+    title = "attention-by-age@cpu"
+    found = judge(title, doctored(title, rise))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+    def level(arm: str, seed: int, measure: str, one: Record) -> None:
+        if seed == 1:
+            one["by_age"]["shares"][11] *= 0.8
+
+    found = judge(title, doctored(title, level))
+    assert found.verdict == "in part" and "Not as expected: the newest" in found.text
+
+
+def test_rare_words() -> None:
+    def rare(arm: str, seed: int, measure: str, one: Record) -> None:
+        for least in ("0", "1"):
+            for lane in one["by_count"][least]:
+                lane[1] *= 1.0 if arm == "alone" else 0.9
+        for least in one["by_count"]:  # no gap between the two memories
+            if arm == "rate 3":
+                one["by_count"][least] = other[seed][least]
+
+    other = [
+        copy.deepcopy(run["measures"]["carried"]["by_count"])
+        for run in results.load("rare-words@cpu")["runs"]
+        if run["arm"] == "xl"
+    ]
+    for seed, found in enumerate(other):
+        for least in found:
+            for i, lane in enumerate(found[least]):
+                lane[1] *= 0.9 if least in "01" else 1.0
+                lane[1] += (-1) ** (i + seed)
+    found = judge("rare-words@cpu", doctored("rare-words@cpu", rare))
+    assert found.verdict == "holds", found
+    assert "saves 10." in found.text and "5 of 5 classes" in found.text
+
+
+def test_cross_table() -> None:
+    def through(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "through time":
+            one["bits"] -= 0.03
+
+    title = "cross-table@cpu"
+    assert judge(title, doctored(title, through)).verdict == "holds"
+
+    def column(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "mean pooling" and seed == 2:
+            one["read"] = 0.1
+
+    found = judge(title, doctored(title, column))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    assert "changes attention least in 2" in found.text
+
+    def encoding(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "auto-encoding" and seed == 0:
+            one["bits"] -= 0.1
+
+    found = judge(title, doctored(title, encoding))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+
+def test_recall() -> None:
+    def all_right(arm: str, seed: int, measure: str, one: Record) -> None:
+        for delay, share in one["accuracy"].items():
+            if arm == "xl":
+                continue
+            if int(delay) <= 16:
+                one["accuracy"][delay] = 0.97
+            elif int(delay) <= 80:
+                better = {"frozen": 0.3, "convolution, through time": 0.95}
+                one["accuracy"][delay] = better.get(arm, 0.6)
+            else:
+                one["accuracy"][delay] = min(share, 0.13)
+
+    assert judge("recall@cpu", doctored("recall@cpu", all_right)).verdict == "holds"
+
+    def blind(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm != "xl":
+            for delay in one["accuracy"]:
+                one["accuracy"][delay] = 0.97 if int(delay) <= 16 else 0.12
+
+    found = judge("recall@cpu", doctored("recall@cpu", blind))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    assert "(at chance: convolution, attention" in found.text
+
+    def one_blind(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "max":
+            blind(arm, seed, measure, one)
+
+    found = judge("recall@cpu", doctored("recall@cpu", one_blind))
+    assert found.verdict == "does not hold", "every compressed memory was expected to"
+    assert "(at chance: max)" in found.text
+
+
+def test_late_updates() -> None:
+    title = "late-updates@cpu"
+
+    def fewer(arm: str, seed: int, measure: str, one: Record) -> None:
+        if arm == "every 4":
+            one["bits"] += 0.05
+
+    found = judge(title, doctored(title, fewer))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    record = copy.deepcopy(results.load(title))
+    for run in record["runs"]:
+        if run["arm"] == "stopped, drawn":
+            run["curve"] = [[number, bits + 0.02] for number, bits in run["curve"]]
+    found = judge(title, record)
+    assert (
+        found.verdict == "does not hold" and "Not as expected: with the" in found.text
+    )
+    # A point of the curve counts as many updates as it is the mean of.
+    record = copy.deepcopy(results.load(title))
+    for run in record["runs"]:
+        if run["arm"] == "stopped, blocks" and run["seed"] == 0:
+            run["curve"] = [[401, 99.0], [680, 3.0]]
+    assert judge(title, record).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("held", "against", "said"),
+    [
+        ((True, True), False, "holds"),
+        ((True, False), False, "in part"),
+        ((False, True), False, "does not hold"),
+        ((False, False), False, "does not hold"),
+        ((True, True), True, "does not hold"),
+    ],
+)
+def test_claims_make_a_verdict(
+    held: tuple[bool, bool], against: bool, said: str
+) -> None:
+    claims = [Claim(one, f"finding {i}") for i, one in enumerate(held)]
+    found = decide(claims, against)
+    assert found.verdict == said in VERDICTS
+    assert all(f"finding {i}" in found.text for i in (0, 1))
+    came = "came" if against else "did not come"
+    assert found.text.endswith(f"evidence against it {came}.") == (said != "holds")
+
+
+def test_a_verdict_is_one_of_four() -> None:
+    for one in VERDICTS:
+        Verdict(one, "")
+    with pytest.raises(ValueError, match="verdict is 'yes'; expected one of holds, in"):
+        Verdict("yes", "")
+
+
+def test_numbers_are_shown_as_a_range() -> None:
+    assert span([0.3, 0.1, 0.2], ".1f") == "0.1 to 0.3"
+    assert span([0.11, 0.12], ".1f") == "0.1"
+    assert spread([1.0], [1.0, 3.0]) == pytest.approx(2**0.5)
+
+
+def test_a_judge_that_is_not_there_or_fails_is_named() -> None:
+    smoke = find("smoke")
+    for one, said in (
+        (None, "smoke@cpu has no judge"),
+        ("labml_style.lab.judging:nobody", "judge is 'labml_style.lab.judging:nobody'"),
+        (lambda record: record["nothing"], "its judge failed .KeyError: 'nothing'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            presets.verdict(replace(smoke, judge=one), {})
+    name = "labml_style.lab.experiments.training:judge_recurrence"
+    named = replace(find("recurrence@cpu"), judge=name)
+    assert presets.verdict(named, results.load("recurrence@cpu")).verdict == "holds"
+
+
+def test_a_verdict_is_put_into_a_record_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    record = results.load("recurrence@cpu")
+    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    bare = {k: v for k, v in record.items() if k not in ("verdict", "committed")}
+    path = records.write(bare)
+    records.judge()
+    assert json.loads(path.read_text()) == record
+    before = path.stat().st_mtime_ns
+    records.judge()
+    assert path.stat().st_mtime_ns == before
