@@ -45,9 +45,13 @@ def fraction(name: str, value: Any) -> float:
     Raises:
         ValueError: it is outside.
     """
-    if isinstance(value, bool) or not 0 <= value < 1:
+    try:
+        number = -1.0 if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < 1:
         raise ValueError(f"{name} is {value!r}; expected 0 <= {name} < 1")
-    return value
+    return number
 
 
 def check_tokens(

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from labml_style.contract.parts import find, name_of
+from labml_style.contract.model import Model
+from labml_style.contract.parts import Config, find, name_of
 
 __all__ = ["load", "save"]
 
@@ -34,10 +35,10 @@ def save(
     import safetensors.torch
 
     metadata = {
+        **(about or {}),
         "model": name_of(type(model)),
         "config_type": name_of(type(model.config)),
         "config": json.dumps(model.config.to_json()),
-        **(about or {}),
     }
     # Weights that two modules share are written twice, and shared again when loaded.
     weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
@@ -92,13 +93,27 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
             f"{path} says nothing of {', '.join(missing)}; expected a file written by "
             "labml_style.save"
         )
-    config = find(metadata["config_type"]).from_json(json.loads(metadata["config"]))
-    model = find(metadata["model"])(config)
+    try:
+        model = _built(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path} describes no model: {error}") from None
     kinds = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if len(kinds) == 1:  # before they are loaded, so that none is rounded
-        model.to(*kinds)
+        model.to(kinds.pop())
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {metadata['model']}: {error}") from None
     return model.to(device).eval()
+
+
+def _built(said: dict[str, str]) -> Model:
+    kinds = find(said["model"]), find(said["config_type"])
+    for kind, parent in zip(kinds, (Model, Config), strict=True):
+        if not (isinstance(kind, type) and issubclass(kind, parent)):
+            raise ValueError(f"{kind!r} is no class below {parent.__name__}")
+    values = json.loads(said["config"])
+    if not isinstance(values, dict):
+        raise ValueError(f"the config is {values!r}; expected values by name")
+    built: Model = kinds[0](kinds[1].from_json(values))
+    return built

@@ -113,7 +113,8 @@ class Memory:
         if not mask.any():
             return self
         if mask.all():
-            return self.map(lambda t: t[:, :0])._with(None)
+            # In storage of its own: a view would keep the old slots alive.
+            return self.map(lambda t: t[:, :0].clone())._with(None)
         first = next(self.tensors())
         mask, filled = mask.to(first.device), self.filled
         if filled is None:

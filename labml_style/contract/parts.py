@@ -127,7 +127,7 @@ class Config:
         """Return the config that `to_json` described.
 
         Raises:
-            ValueError: a name is unknown, or a value outside its range.
+            ValueError: a name is unknown or missing, or a value outside its range.
         """
         known = [one.name for one in fields(cls)]
         odd = [name for name in values if name not in known]
@@ -135,7 +135,11 @@ class Config:
             raise ValueError(
                 f"{cls.__name__} has no {', '.join(odd)}; expected {', '.join(known)}"
             )
-        return cls(**{name: _parsed(value) for name, value in values.items()})
+        given = {name: _parsed(value) for name, value in values.items()}
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from None
 
     def put(self, name: str, value: Any) -> None:
         """Set a value while the config is made, where a check has changed its type."""
@@ -152,7 +156,7 @@ def _plain(value: Any) -> Any:
 
 
 def _parsed(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value.keys() == {"part", "options"}:
         options = {name: _parsed(one) for name, one in value["options"].items()}
         return Part(value["part"], options)
     if isinstance(value, list):
