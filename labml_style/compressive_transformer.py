@@ -208,7 +208,7 @@ class CompressiveMemory(Memory):
     @property
     def slots(self) -> int:
         """Slots of both kinds, of the layer that has most."""
-        pairs = zip(self.compressed, self.states, strict=True)
+        pairs = zip(self.compressed, self.states, strict=False)  # checked by the model
         return max(a.shape[1] + b.shape[1] for a, b in pairs)
 
 
