@@ -510,11 +510,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         prompt = torch.tensor([list(given.prompt.encode())])
         how = {k: getattr(given, k) for k in ("temperature", "top_k", "top_p", "seed")}
-        sys.stdout.write(given.prompt)
+        # All of it in bytes: what is written as text would wait in a buffer of its own.
+        sys.stdout.buffer.write(given.prompt.encode())
         for token in stream(model, prompt, given.new_tokens, **how):
             sys.stdout.buffer.write(bytes(token.tolist()))
             sys.stdout.buffer.flush()
-        sys.stdout.write("\n")
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
     except (OSError, ValueError) as error:
         print(f"generation: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
