@@ -73,6 +73,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from labml_style.contract import integer
+
 # %% tags=["active-ipynb"]
 # import math
 #
@@ -543,13 +545,13 @@ class Stream:
         position: batches given so far, over all epochs.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or not whole.
     """
 
     def __init__(self, steps: int, batch: int, segment_length: int) -> None:
-        self.steps = _at_least(1, steps=steps)
-        self.batch = _at_least(1, batch=batch)
-        self.segment_length = _at_least(1, segment_length=segment_length)
+        self.steps = integer("steps", steps, 1)
+        self.batch = integer("batch", batch, 1)
+        self.segment_length = integer("segment_length", segment_length, 1)
         self.position = 0
 
     def at(self, index: int) -> Batch:
@@ -595,7 +597,7 @@ class Stream:
             ValueError: the state was saved from a stream with other settings, or its
                 position is negative.
         """
-        _at_least(0, position=state["position"])
+        position = integer("position", state["position"], 0)
         here, there = self.settings(), state["settings"]
         other = {k for k in here.keys() | there.keys() if here.get(k) != there.get(k)}
         if other:
@@ -606,14 +608,49 @@ class Stream:
                 f"the saved position belongs to another stream: {names}. Build the "
                 "stream with the saved settings, or start anew with an empty memory"
             )
-        self.position = state["position"]
+        self.position = position
 
 
-def _at_least(least: int, **named: int) -> int:
-    [(name, value)] = named.items()
-    if value < least:
-        raise ValueError(f"{name} is {value}; expected {least} or more")
-    return value
+# What is plainly a text in numbers is taken. Whoever gives something else is told what
+# to give.
+def as_tokens(tokens: Any) -> Tensor:
+    """Return a text as a tensor of integers.
+
+    Args:
+        tokens: `[time]`: a tensor of any integer type, bytes, a NumPy array or a list
+            of integers.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    kind = type(tokens).__name__
+    if isinstance(tokens, str):
+        raise ValueError("tokens are a str; encode the text first: text.encode()")
+    if hasattr(tokens, "train"):
+        raise ValueError(f"tokens are a {kind}; give one part of it: corpus.train")
+    if isinstance(tokens, bytes | bytearray):
+        return torch.tensor(list(tokens), dtype=torch.uint8)
+    try:
+        found = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"tokens are a {kind}; expected integers of shape [time]: a tensor, bytes, "
+            f"a NumPy array or a list ({error})"
+        ) from None
+    if found.ndim != 1 or found.dtype not in _INTEGERS:
+        raise ValueError(
+            f"tokens are {found.dtype} of shape {list(found.shape)}; expected integers "
+            "of shape [time]"
+        )
+    return found.to(_INTEGERS[found.dtype])
+
+
+# Torch cannot index the wider unsigned types.
+_INTEGERS = {
+    kind: kind
+    for kind in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+}
+_INTEGERS |= {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
 
 def _digest(tokens: Tensor) -> int:
@@ -633,27 +670,28 @@ class TextStream(Stream):
     at the start of an epoch, where every lane jumps back to its beginning.
 
     Args:
-        tokens: `[time]`, any integer type.
+        tokens: `[time]`, as `as_tokens` takes them.
         batch: number of lanes.
         segment_length: tokens in a segment.
 
     Raises:
-        ValueError: the text has fewer pairs than lanes, or a number is below 1.
+        ValueError: the text has fewer pairs than lanes, a number is below 1, or tokens
+            are something else.
     """
 
-    def __init__(self, tokens: Tensor, batch: int, segment_length: int) -> None:
+    def __init__(
+        self, tokens: Tensor | Sequence[int], batch: int, segment_length: int
+    ) -> None:
+        tokens, batch = as_tokens(tokens), integer("batch", batch, 1)
+        segment_length = integer("segment_length", segment_length, 1)
         pairs = len(tokens) - 1
-        if pairs < _at_least(1, batch=batch):
+        if pairs < batch:
             raise ValueError(
                 f"{len(tokens)} tokens make {max(pairs, 0)} pairs for {batch} lanes; "
                 "give a longer text or fewer lanes"
             )
         longest = -(-pairs // batch)
-        super().__init__(
-            -(-longest // _at_least(1, segment_length=segment_length)),
-            batch,
-            segment_length,
-        )
+        super().__init__(-(-longest // segment_length), batch, segment_length)
         self.tokens, self.digest = tokens, _digest(tokens)
         self.longest = longest
         bounds = torch.arange(batch + 1) * pairs // batch
@@ -743,27 +781,34 @@ class RandomCrops(Stream):
     An epoch has as many batches as would fit the text once.
 
     Args:
-        tokens: `[time]`, any integer type.
+        tokens: `[time]`, as `as_tokens` takes them.
         batch: crops in a batch.
         segment_length: tokens in a crop.
         seed: of the random places.
 
     Raises:
-        ValueError: the text is shorter than a crop and its last target.
+        ValueError: the text is shorter than a crop and its last target, or something
+            else was given.
     """
 
     def __init__(
-        self, tokens: Tensor, batch: int, segment_length: int, seed: int = 0
+        self,
+        tokens: Tensor | Sequence[int],
+        batch: int,
+        segment_length: int,
+        seed: int = 0,
     ) -> None:
-        if len(tokens) <= _at_least(1, segment_length=segment_length):
+        tokens, batch = as_tokens(tokens), integer("batch", batch, 1)
+        segment_length = integer("segment_length", segment_length, 1)
+        if len(tokens) <= segment_length:
             raise ValueError(
                 f"{len(tokens)} tokens for crops of {segment_length} and a target; "
                 "give a longer text or a smaller segment_length"
             )
-        steps = (len(tokens) - 1) // (_at_least(1, batch=batch) * segment_length)
+        steps = (len(tokens) - 1) // (batch * segment_length)
         super().__init__(max(steps, 1), batch, segment_length)
         self.tokens, self.digest = tokens, _digest(tokens)
-        self.seed = seed
+        self.seed = integer("seed", seed, 0)
 
     def at(self, index: int) -> Batch:
         places = len(self.tokens) - self.segment_length
@@ -844,7 +889,8 @@ def score(model: CountingModel, stream: Stream, memory_length: int) -> Score:
     Raises:
         ValueError: `memory_length` is negative.
     """
-    room = max(_at_least(0, memory_length=memory_length), model.order)
+    memory_length = integer("memory_length", memory_length, 0)
+    room = max(memory_length, model.order)
     memory = torch.zeros(stream.batch, room, dtype=torch.int64)
     filled = torch.zeros(stream.batch, 1, dtype=torch.int64)
     parts = []
@@ -979,10 +1025,10 @@ class SampleStream(Stream):
     def __init__(
         self, samples: int, segments: int, batch: int, segment_length: int, seed: int
     ) -> None:
-        self.segments = _at_least(1, segments=segments)
-        samples = _at_least(1, samples=samples)
-        super().__init__(samples * segments, batch, segment_length)
-        self.seed = seed
+        self.segments = integer("segments", segments, 1)
+        steps = integer("samples", samples, 1) * self.segments
+        super().__init__(steps, batch, segment_length)
+        self.seed = integer("seed", seed, 0)
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch of samples.
@@ -1050,14 +1096,14 @@ class RecallStream(SampleStream):
         noise: int = 8,
         seed: int = 0,
     ) -> None:
-        self.pairs = _at_least(1, pairs=pairs)
-        self.keys = _at_least(pairs, keys=keys)
-        self.values = _at_least(pairs, values=values)
-        self.noise = _at_least(1, noise=noise)
-        self.distance = _at_least(1, distance=distance)
-        self.vocabulary = keys + values + noise
-        length = distance + 2 * pairs
-        segments = -(-length // _at_least(1, segment_length=segment_length))
+        self.pairs = integer("pairs", pairs, 1)
+        self.keys = integer("keys", keys, self.pairs)
+        self.values = integer("values", values, self.pairs)
+        self.noise = integer("noise", noise, 1)
+        self.distance = integer("distance", distance, 1)
+        self.vocabulary = self.keys + self.values + self.noise
+        length = self.distance + 2 * self.pairs
+        segments = -(-length // integer("segment_length", segment_length, 1))
         super().__init__(samples, segments, batch, segment_length, seed)
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -1139,13 +1185,13 @@ class FactsStream(SampleStream):
         noise: int = 8,
         seed: int = 0,
     ) -> None:
-        self.facts = _at_least(1, facts=facts)
-        self.subjects = _at_least(facts, subjects=subjects)
-        self.places = _at_least(facts, places=places)
-        self.noise = _at_least(1, noise=noise)
-        self.vocabulary = subjects + places + noise
-        segments = _at_least(0, noise_segments=noise_segments) + 2
-        _at_least(2 * facts, segment_length=segment_length)
+        self.facts = integer("facts", facts, 1)
+        self.subjects = integer("subjects", subjects, self.facts)
+        self.places = integer("places", places, self.facts)
+        self.noise = integer("noise", noise, 1)
+        self.vocabulary = self.subjects + self.places + self.noise
+        segments = integer("noise_segments", noise_segments, 0) + 2
+        integer("segment_length", segment_length, 2 * self.facts)
         super().__init__(samples, segments, batch, segment_length, seed)
 
     def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -1254,7 +1300,7 @@ class WordVocabulary:
             The vocabulary; equally frequent words are in alphabetical order, so that
             the same text gives the same numbers.
         """
-        lines = text.splitlines()
+        lines = _lines(text)
         counts = Counter(word for line in lines for word in line.split())
         counts["<eos>"] = len(lines)
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -1274,7 +1320,7 @@ class WordVocabulary:
         """
         unknown, end = self.number["<unk>"], self.number["<eos>"]
         numbers = []
-        for line in text.splitlines():
+        for line in _lines(text):
             numbers += [self.number.get(word, unknown) for word in line.split()]
             numbers.append(end)
         return torch.tensor(numbers, dtype=torch.int64)
@@ -1287,10 +1333,26 @@ class WordVocabulary:
 
         Returns:
             The text; encoding it gives the numbers again where the last is `<eos>`.
+
+        Raises:
+            ValueError: a number is no word's.
         """
+        odd = [i for i in numbers.tolist() if not 0 <= i < len(self.words)]
+        if odd:
+            raise ValueError(
+                f"numbers hold {odd[0]}; expected 0 to {len(self.words) - 1} for "
+                f"{len(self.words)} words"
+            )
         words = [self.words[i] for i in numbers.tolist()]
         lines = " ".join(words).replace(" <eos>", "<eos>").replace("<eos> ", "<eos>")
         return lines.replace("<eos>", "\n")
+
+
+# `splitlines` also ends a line at form feeds and at the separators of Unicode, which
+# stand inside of texts. A byte-order mark is no part of the first word.
+def _lines(text: str) -> list[str]:
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 # %% [markdown]

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -180,6 +181,88 @@ def test_impossible_lanes_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         TextStream(torch.arange(size), batch, length)
+
+
+NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        bytes(NUMBERS),
+        bytearray(NUMBERS),
+        NUMBERS,
+        tuple(NUMBERS),
+        np.frombuffer(bytes(NUMBERS), dtype=np.uint8),
+        *(np.array(NUMBERS, kind) for kind in ("i1", "u2", "i4", "u4", "i8")),
+        *(torch.tensor(NUMBERS).to(kind) for kind in (torch.int16, torch.uint16)),
+    ],
+    ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', '')}",
+)
+@pytest.mark.parametrize("kind", [TextStream, RandomCrops])
+def test_a_text_is_taken_in_every_form_of_integers(kind: Any, tokens: Any) -> None:
+    wanted, found = kind(torch.tensor(NUMBERS), 2, 3), kind(tokens, 2, 3)
+    found.load_state_dict(wanted.state_dict())
+    assert all(equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert found.at(0).tokens.dtype == torch.int64
+
+
+CORPUS = Corpus("x", *(torch.arange(9),) * 3, "")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (CORPUS, "tokens are a Corpus; give one part of it: corpus.train"),
+        ("text", r"tokens are a str; encode the text first: text.encode\(\)"),
+        (["a", "b", "c"], "tokens are a list; expected integers"),
+        (None, "tokens are a NoneType; expected integers"),
+        ({"a": 1}, "tokens are a dict; expected integers"),
+        (
+            [1.0, 2.0, 3.0],
+            r"tokens are torch.float32 of shape \[3\]; expected integers",
+        ),
+        ([True] * 4, "tokens are torch.bool"),
+        (np.ones(9), "tokens are torch.float64"),
+        (torch.ones(3, 9, dtype=torch.int64), r"of shape \[3, 9\]; expected integers"),
+        (3, r"of shape \[\]; expected integers of shape \[time\]"),
+    ],
+)
+@pytest.mark.parametrize("kind", [TextStream, RandomCrops])
+def test_what_is_no_text_in_numbers_is_refused(
+    kind: Any, tokens: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        kind(tokens, 2, 1)
+
+
+def test_whole_numbers_of_numpy_are_taken() -> None:
+    two: Any = np.int64(2)
+    eight: Any = np.int32(8)
+    wrong: Any
+    for numpys, plain in (
+        (TextStream(torch.arange(50), two, eight), TextStream(torch.arange(50), 2, 8)),
+        (
+            RandomCrops(torch.arange(50), two, eight, seed=two),
+            RandomCrops(torch.arange(50), 2, 8, seed=2),
+        ),
+        (
+            RecallStream(eight, eight, two, two, pairs=two, seed=two),
+            RecallStream(8, 8, 2, 2, pairs=2, seed=2),
+        ),
+        (
+            FactsStream(two, eight, two, two, facts=two),
+            FactsStream(2, 8, 2, 2, facts=2),
+        ),
+    ):
+        state = json.loads(json.dumps(numpys.state_dict()))
+        assert state == plain.state_dict(), "settings are plain numbers"
+        assert all(equal(a, b) for a, b in zip(numpys, plain, strict=True))
+    for wrong in (True, 2.0, "2", None):
+        with pytest.raises(ValueError, match=f"batch is {wrong!r}; expected an int"):
+            TextStream(torch.arange(50), wrong, 8)
+        with pytest.raises(ValueError, match=f"segment_length is {wrong!r}; expected"):
+            RandomCrops(torch.arange(50), 2, wrong)
 
 
 def test_random_crops_are_crops_and_always_reset() -> None:
@@ -402,13 +485,28 @@ def test_samples_differ_by_number_and_seed_and_resume() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: RecallStream(0, 8, 2), "distance is 0; expected 1"),
-        (lambda: RecallStream(9, 8, 2, pairs=9, keys=8), "keys is 8; expected 9"),
-        (lambda: RecallStream(9, 8, 2, pairs=3, values=2), "values is 2; expected 3"),
-        (lambda: FactsStream(1, 8, 2, facts=3, places=2), "places is 2; expected 3"),
+        (
+            lambda: RecallStream(0, 8, 2),
+            "distance is 0; expected an integer of at least 1",
+        ),
+        (
+            lambda: RecallStream(9, 8, 2, pairs=9, keys=8),
+            "keys is 8; expected an integer of at least 9",
+        ),
+        (
+            lambda: RecallStream(9, 8, 2, pairs=3, values=2),
+            "values is 2; expected an integer of at least 3",
+        ),
+        (
+            lambda: FactsStream(1, 8, 2, facts=3, places=2),
+            "places is 2; expected an integer of at least 3",
+        ),
         (lambda: RecallStream(9, 0, 2), "segment_length is 0"),
         (lambda: FactsStream(-1, 8, 2), "noise_segments is -1"),
-        (lambda: FactsStream(1, 3, 2), "segment_length is 3; expected 4"),
+        (
+            lambda: FactsStream(1, 3, 2),
+            "segment_length is 3; expected an integer of at least 4",
+        ),
         (lambda: FactsStream(1, 8, 2, samples=0), "samples is 0"),
     ],
 )
@@ -439,6 +537,32 @@ def test_decoded_words_encode_to_the_same_numbers(numbers: list[int]) -> None:
     words = WordVocabulary(["<eos>", "<unk>", "a", "b", ",", "=", "@-@"])
     closed = torch.tensor([*numbers, 0])
     assert words.encode(words.decode(closed)).equal(closed)
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c"])
+def test_lines_end_at_line_feeds_alone(inside: str) -> None:
+    text = f"a{inside}b c\r\nd\n\ne"
+    words = WordVocabulary.from_text(text)
+    assert words.encode(text).tolist().count(words.number["<eos>"]) == 4
+    plain = "a b c\nd\n\ne"
+    assert words.words == WordVocabulary.from_text(plain).words
+    assert words.encode(text).equal(words.encode(plain))
+    for end, lines in (("", 1), ("\n", 1), ("\r\n", 1), ("\n\n", 2)):
+        ends = words.encode(f"a{end}") == words.number["<eos>"]
+        assert ends.sum() == lines and ends[-1]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word() -> None:
+    words = WordVocabulary.from_text("\ufeffa b\na")
+    assert words.words == WordVocabulary.from_text("a b\na").words
+    assert words.encode("\ufeffa").equal(words.encode("a"))
+
+
+@pytest.mark.parametrize("odd", [-100, -1, 4])
+def test_numbers_of_no_word_are_refused(odd: int) -> None:
+    words = WordVocabulary(["<eos>", "<unk>", "a", "b"])
+    with pytest.raises(ValueError, match=f"numbers hold {odd}; expected 0 to 3 for 4"):
+        words.decode(torch.tensor([2, odd, 3]))
 
 
 @pytest.mark.parametrize(("split", "count"), [("valid", 217_646), ("test", 245_569)])
@@ -600,7 +724,7 @@ def test_too_little_text_to_count_in_is_refused() -> None:
 def test_a_negative_position_is_refused() -> None:
     stream = TextStream(torch.arange(100), 2, 8)
     state = stream.state_dict() | {"position": -1}
-    with pytest.raises(ValueError, match="position is -1; expected 0 or more"):
+    with pytest.raises(ValueError, match="position is -1; expected an integer"):
         stream.load_state_dict(state)
 
 

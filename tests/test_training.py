@@ -496,7 +496,7 @@ def test_only_steady_shapes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
     # 101 pairs in 3 lanes: 8 segments of 4, one of 2. Eight slots are full after two.
     lanes, config = text(101), TrainingConfig(steps=30)
-    model, plain = make(memory_length=8), make(memory_length=8)
+    model, plain = (make(memory_length=8, layers=1) for _ in range(2))
     wanted = [update.bits for update in Training(plain, text(101), config)]
     torch._dynamo.reset()
     counters.clear()
