@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,9 +35,9 @@ from labml_style.reconstruction import (
     attended,
     errors,
     mean_square,
-    recalled,
     receivers,
-    stopped,
+    stopped_keys_values,
+    unrestored,
 )
 from labml_style.streams import TextStream
 from labml_style.training import Training, TrainingConfig, nats
@@ -120,7 +121,7 @@ def part_of(model: nn.Module, part: str) -> set[str]:
 
 def normed(layer: Layer, x: Tensor) -> Tensor:
     """Read through what stands before attention, by hand."""
-    norm = layer.after_attention.before
+    norm = layer.attention_residual.input_norm
     if isinstance(norm, nn.Identity):
         return x
     assert isinstance(norm, nn.LayerNorm)
@@ -147,7 +148,8 @@ def squeezed(function: nn.Module, old: Tensor, rate: int) -> Tensor:
 def content_attention(layer: Layer, h: Tensor, m: Tensor, heads: int) -> Tensor:
     """softmax((hQ)(mK)^T)(mV) for each head, without positions; `[time, d]`."""
     width = h.shape[1]
-    d_head, weight = width // heads, layer.attention.qkv.weight
+    d_head, attention = width // heads, layer.attention
+    weight = torch.cat([attention.q.weight, attention.kv.weight])
     found = []
     for head in range(heads):
         rows = slice(head * d_head, (head + 1) * d_head)
@@ -248,7 +250,7 @@ def test_the_sum_of_norms_is_the_papers(
     inputs: list[Tensor] = []
     model.embedding.register_forward_hook(lambda _, __, y: inputs.append(y))
     for layer in model.layers:
-        joins = layer.after_feed_forward
+        joins = layer.feed_forward_residual
         joins.register_forward_hook(lambda _, __, y: inputs.append(y))
     compared = 0
     for number in range(6):
@@ -283,12 +285,12 @@ def test_a_rate_of_1_loses_nothing() -> None:
 # The parts of the losses
 
 
-def test_recalled_is_recall_without_gradient_to_the_layer() -> None:
+def test_keys_and_values_without_gradient_to_the_layer() -> None:
     for residual in (PostNorm, PreNorm):
         layer = make(residual=residual).layers[0]
         slots = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
-        keys, values = recalled(layer, slots)
-        expected = layer.recall(slots)
+        keys, values = stopped_keys_values(layer, slots)
+        expected = layer.keys_values(slots)
         assert keys.equal(expected[0]) and values.equal(expected[1])
         (keys.square().sum() + values.square().sum()).backward()
         assert slots.grad is not None and slots.grad.any()
@@ -300,21 +302,21 @@ def test_recalled_is_recall_without_gradient_to_the_layer() -> None:
             assert parameter.grad is None and parameter.requires_grad, name
 
 
-def test_stopped_runs_a_module_as_it_is() -> None:
-    module, x = nn.LayerNorm(4).double(), torch.randn(3, 4).double().requires_grad_()
-    nn.init.normal_(module.weight)
-    found = stopped(module, x)
-    assert found.equal(module(x))
-    found.square().sum().backward()
-    assert x.grad is not None and x.grad.any()
-    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+def test_a_layer_is_as_it_was_when_its_keys_fail() -> None:
+    layer = make().layers[0]
+    before = dict(layer.named_parameters())
+    with pytest.raises(RuntimeError):
+        stopped_keys_values(layer, torch.zeros(2, 3, 7, dtype=torch.float64))
+    after = dict(layer.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(after[name] is parameter for name, parameter in before.items())
 
 
 def test_attended_masks_what_is_empty() -> None:
     torch.manual_seed(0)
     query, keys, values = torch.randn(3, 3, 2, 5, 4, dtype=torch.float64)
-    empty = torch.tensor([0, 2, 5])
-    found = attended(query, keys, values, empty)
+    held = torch.arange(5) >= torch.tensor([[0], [2], [5]])
+    found = attended(query, keys, values, held)
     assert close(found[:1], attended(query[:1], keys[:1], values[:1], None))
     filled = keys[1:2, :, 2:], values[1:2, :, 2:]
     assert close(found[1:2], attended(query[1:2], *filled, None))
@@ -493,10 +495,10 @@ def test_no_parameter_is_switched_off(function: Any, loss: Any) -> None:
         assert all(p.requires_grad for p in model.parameters())
         memory = output.memory.detach()
     # A parameter that somebody froze stays so.
-    model.layers[0].attention.qkv.weight.requires_grad_(False)
+    model.layers[0].attention.kv.weight.requires_grad_(False)
     model(text(2, 4), memory)
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
-    assert frozen == ["layers.0.attention.qkv.weight"]
+    assert frozen == ["layers.0.attention.kv.weight"]
 
 
 # In training
@@ -528,9 +530,9 @@ def test_every_parameter_goes_on_moving(function: Any, loss: Any) -> None:
         for name, parameter in model.named_parameters():
             moved = parameter.ne(before[name])
             assert moved.any(), name
-            # Queries, keys and values are one matrix.
-            if "qkv" in name:
-                assert all(part.any() for part in moved.chunk(3)), name
+            # Keys and values are one matrix.
+            if "kv" in name:
+                assert all(part.any() for part in moved.chunk(2)), name
 
 
 class Loud(AttentionReconstruction):
@@ -588,10 +590,7 @@ def test_an_empty_lane_adds_nothing(function: Any, loss: Any, residual: Any) -> 
     model = make(compression=function, compression_loss=loss, residual=residual)
     memory = run(model, 6, batch=3)[0].memory.detach()
     reset = memory.reset(torch.tensor([False, True, False]))
-    others = CompressiveMemory(
-        tuple(s[[0, 2]] for s in memory.states),
-        tuple(c[[0, 2]] for c in memory.compressed),
-    )
+    others = memory.select(torch.tensor([0, 2]))
     for number in range(2):
         tokens = text(3, 4, seed=20 + number)
         one, other = model(tokens, reset), model(tokens[[0, 2]], others)
@@ -616,7 +615,10 @@ def test_an_empty_lane_adds_nothing(function: Any, loss: Any, residual: Any) -> 
 @each_kind
 def test_empty_lanes_alone_give_no_nan(function: Any, loss: Any) -> None:
     model = make(compression=function, compression_loss=loss)
-    memory = run(model, 6)[0].memory.detach().reset(torch.tensor([True, True]))
+    memory = run(model, 6)[0].memory.detach()
+    memory = replace(
+        memory.map(torch.zeros_like), filled=torch.zeros(2, 12, dtype=torch.bool)
+    )
     output = model(text(2, 4, seed=20), memory)
     value = output.auxiliary["compression"]
     assert value == 0
@@ -627,47 +629,51 @@ def test_empty_lanes_alone_give_no_nan(function: Any, loss: Any) -> None:
 
 
 @each_residual
-@pytest.mark.parametrize("function", FUNCTIONS[:-1])
-def test_half_empty_lanes_are_compared_by_what_they_hold(
+@pytest.mark.parametrize("function", FUNCTIONS[:-2])
+def test_half_empty_blocks_are_compared_by_what_they_hold(
     function: Any, residual: Any
 ) -> None:
     # Memory and segment do not divide, so a block is half empty where a fresh lane
     # has half a block.
     model = make(compression=function, residual=residual, memory_length=6)
-    memory: Any = run(model, 6)[0].memory.detach()
-    memory, fresh = memory.reset(torch.tensor([True, True])), None
-    compared = 0
+    kept: Any = run(model, 6)[0].memory.detach()
+    memory, fresh, compared = kept.reset(torch.tensor([True, False])), None, 0
     for number in range(4):
         tokens = text(2, 4, seed=20 + number)
-        one, other = model(tokens, memory), model(tokens, fresh)
-        half = memory.empty is not None and (memory.empty - 4).tolist() == [2, 2]
-        if number:
-            found, expected = (o.auxiliary["compression"] for o in (one, other))
-            assert close(found, expected) and found > 0
-            compared += half
+        one, other = model(tokens, memory), model(tokens[:1], fresh)
+        half = memory.filled is not None and memory.filled[0, 4:8].tolist()
+        whole = model(tokens, kept).auxiliary["compression"]
+        if half == [False, False, True, True]:
+            found, alone = (o.auxiliary["compression"] for o in (one, other))
+            assert alone > 0 and not close(found, whole)
+            # The lane that was not emptied has a share of its own: half of the mean.
+            second = model(tokens[1:], kept.select(torch.tensor([1])))
+            assert close(found, (alone + second.auxiliary["compression"]) / 2)
+            compared += 1
         memory, fresh = one.memory.detach(), other.memory.detach()
+        kept = model(tokens, kept).memory.detach()
     assert compared == 1
 
 
 def test_auto_encoding_does_not_ask_for_what_is_empty() -> None:
     model = make(compression_loss=AutoEncoding, memory_length=6, layers=1)
-    memory = run(model, 6)[0].memory.detach().reset(torch.tensor([True, True]))
+    memory = run(model, 6)[0].memory.detach().reset(torch.tensor([True, False]))
     memory = model(text(2, 4, seed=20), memory).memory.detach()
     seen: list[Evicted] = []
     own = model.compression[0]["loss"]
     own.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     value = model(text(2, 4, seed=21), memory).auxiliary["compression"]
     (evicted,) = seen
-    assert evicted.empty is not None and evicted.empty.tolist() == [2, 2]
+    assert evicted.filled is not None
+    assert evicted.filled.tolist() == [[False, False, True, True], [True] * 4]
     new = model.compression[0]["function"](evicted.old)
     restored = own.decoder(new).view_as(evicted.old)
-    held = (evicted.old - restored)[:, 2:]
+    held = (evicted.old - restored)[evicted.filled]
     assert close(value, held.square().mean()), "the mean over what is held"
     with torch.no_grad():
-        for place in range(2):
-            evicted.old[:, place] = 1e9
+        evicted.old[0, :2] = 1e9
     assert close(own(evicted, new), value)
-    evicted.old[:, 2] = 1e9
+    evicted.old[0, 2] = 1e9
     assert not close(own(evicted, new), value)
 
 
@@ -758,13 +764,62 @@ def test_errors_are_those_of_least_squares(loss: Any) -> None:
             )
     shares = []
     for layer in zip(*pairs, strict=True):
-        old = torch.cat([o.reshape(-1, 16) for o, _ in layer])
-        new = torch.cat([n.reshape(-1, 8) for _, n in layer])
-        design = torch.cat([new, new.new_ones(len(new), 1)], dim=1)
-        rest = old - design @ torch.linalg.lstsq(design, old, driver="gelsd").solution
-        shares.append(rest.square().sum() / (old - old.mean(0)).square().sum())
+        half = len(layer) // 2
+        (old, design), (later, given) = (
+            (
+                torch.cat([o.reshape(-1, 16) for o, _ in some]),
+                torch.cat([with_one(n.reshape(-1, 8)) for _, n in some]),
+            )
+            for some in (layer[:half], layer[half:])
+        )
+        rest = later - given @ torch.linalg.lstsq(design, old, driver="gelsd").solution
+        shares.append(rest.square().sum() / (later - old.mean(0)).square().sum())
     assert abs(found.restored - sum(shares).item() / 2) < 1e-9
-    assert 0 < found.restored < 1
+    assert 0 < found.restored < 1.5
+
+
+def with_one(rows: Tensor) -> Tensor:
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+
+
+def test_what_a_short_text_has_by_heart_is_not_restored() -> None:
+    # States of noise: no map restores more than half of a group from half as many
+    # numbers, but one that is fitted to few groups has them by heart.
+    torch.manual_seed(0)
+    few, many = (torch.randn(2 * n, 8, 16, dtype=torch.float64) for n in (1, 200))
+    assert unrestored(list(few), list(few[..., :8])) > 0.9
+    assert 0.45 < unrestored(list(many), list(many[..., :8])) < 0.6
+    assert unrestored(list(many), list(many.flip(-1))) < 1e-20, "a map restores it"
+    constant = [torch.zeros(8, 8, dtype=torch.float64)] * 400
+    assert unrestored(list(many), constant) == pytest.approx(1, abs=1e-12)
+
+
+class Elsewhere:
+    """Tokens on another device, until they are asked to come."""
+
+    def __init__(self, tokens: Tensor, asked: list[Any]) -> None:
+        self.tokens, self.asked = tokens, asked
+
+    def to(self, device: Any) -> Tensor:
+        self.asked.append(device)
+        return self.tokens
+
+
+class FarLanes(TextStream):
+    """A stream whose batches are on another device."""
+
+    asked: list[Any]
+
+    def at(self, index: int) -> Any:
+        batch = super().at(index)
+        return batch._replace(tokens=Elsewhere(batch.tokens, self.asked))
+
+
+def test_errors_fetch_the_batch_to_the_model() -> None:
+    far = FarLanes(text(1, 4 * 48 + 1)[0], batch=4, segment_length=4)
+    far.asked = []
+    assert errors(make(), far) == errors(make(), lanes())
+    assert far.asked == [torch.device("cpu")] * len(far)
 
 
 def parts(model: CompressiveTransformer, memory: CompressiveMemory) -> list[Tensor]:
@@ -795,8 +850,9 @@ def test_errors_are_measured_without_dropout() -> None:
 
 
 def test_errors_need_something_compressed() -> None:
-    with pytest.raises(ValueError, match="2 segments fill no memory; give more text"):
-        errors(make(), lanes(33))
+    for length, said in ((33, "of 2 segments 0 evict"), (49, "of 3 segments 1 evict")):
+        with pytest.raises(ValueError, match=f"{said} slots; expected 2 or more"):
+            errors(make(), lanes(length))
 
 
 def test_squares_of_half_precision_have_room() -> None:
