@@ -298,7 +298,7 @@ def _row(filled: Filled, prose: str) -> str:
         right = _out(output) + _fold("Code of this figure", code)
     elif "idea" in row.tags and code:
         names.append("lit-idea")
-        right = f"<p class=lit-label>The idea</p>{right}" if row.opens else right
+        right = f"<p class=lit-label>The idea</p>{right}"
     above, prose, below = _across(prose)
     if not above and not prose and not right:
         return ""

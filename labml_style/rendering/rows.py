@@ -20,7 +20,7 @@ from typing import Any
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
 TASK = frozenset({"exercise", "check", "solution"})
-WHOLE = TASK | {"figure", "proof"}
+WHOLE = TASK | {"figure", "idea", "proof"}
 OUTPUT_LIMIT = 300_000
 IMAGES = ("image/svg+xml", "image/png")
 
@@ -76,7 +76,6 @@ class Row:
         heading: text of a heading that stands before the row.
         level: level of that heading, 1 to 6.
         announces: the definition that the heading announces, if it is one.
-        opens: whether it is the first row of its code cell.
         leads: whether the prose belongs beside the definition that follows.
     """
 
@@ -92,7 +91,6 @@ class Row:
     heading: str = ""
     level: int = 0
     announces: Definition | None = None
-    opens: bool = False
     leads: bool = False
     hash: str = ""
 
@@ -529,7 +527,6 @@ def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
             row.heading = piece.definition.name
             row.level = min(max(level, 1) + 1 + piece.definition.name.count("."), 6)
         rows.append(row)
-    rows[0].opens = True
     rows[-1].outputs = list(cell.get("outputs", ()))
     return rows
 

@@ -205,13 +205,14 @@ def test_a_method_is_named_after_its_class_and_breaks_between_words(
     assert "lit-def-class" in one(soup, "#TallStone")["class"]
 
 
-def test_the_idea_is_open_and_marked_once(tmp_path: Path) -> None:
-    cell = code("def f():\n    return 1\n\n\n# Then.\nf()", "active-ipynb", "idea")
+def test_the_idea_is_one_open_block_with_a_label(tmp_path: Path) -> None:
+    source = 'def f():\n    """Words."""\n\n\n# Then.\nf()'
+    cell = code(source, "active-ipynb", "idea")
     soup = parsed(tmp_path, markdown("# T\n\nWhy."), cell, code("f()"))
-    rows = soup.select(".lit-idea")
-    assert len(rows) == 2, "its comments stand in the prose as elsewhere"
-    assert one(soup, ".lit-label").get_text() == "The idea"
-    assert rows[0].select_one(".lit-label") is not None
+    row = one(soup, ".lit-idea")
+    assert one(row, ".lit-doc").get_text().strip() == "Why."
+    assert one(row, "pre").get_text() == source, "all of it, comments included"
+    assert one(soup, ".lit-label").find_parent(class_="lit-idea") is row
     assert not soup.select("details")
 
 
