@@ -6,7 +6,7 @@ Every message names the value, what was expected, and what to do.
 from __future__ import annotations
 
 import operator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -127,7 +127,7 @@ def check_memory(
             )
     batch = memory.batch if batch is None else batch
     for states in memory.tensors():
-        if states.dtype == torch.bool:
+        if states.dtype == torch.bool or states is memory.filled:
             continue
         if states.ndim != 3 or (len(states), states.shape[2]) != (batch, width):
             raise ValueError(
@@ -155,7 +155,9 @@ def check_memory(
 
 
 def _is_memory(memory: Any) -> bool:
-    return all(hasattr(memory, name) for name in ("tensors", "filled", "slots"))
+    # `slots` is asked of the class: a memory of no layers cannot count its own.
+    kind = type(memory)
+    return hasattr(kind, "tensors") and hasattr(kind, "slots") and is_dataclass(memory)
 
 
 def check_lanes(mask: Any, batch: int) -> None:
