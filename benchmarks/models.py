@@ -15,9 +15,8 @@ ratio, to the same operations at the rate of all 30.
 
 Softmax, norms, the shift, the optimizer and all overhead are free in the bound.
 Compression and, in training, attention reconstruction are counted with the gradients
-they need. There are rows for `torch.compile`, where there is a C++ compiler, and, for
-models with memory, `keys kept`: evaluation by `step` with whole segments, which does
-not project the memory anew. Its bound is still that of `forward`: the rows compare.
+they need. There are rows for `torch.compile`, where there is a C++ compiler. Decoding
+goes by `generation.step`; what a border costs has lines of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +43,12 @@ from labml_style.compressive_transformer import (
     CompressiveTransformer,
     CompressiveTransformerConfig,
 )
-from labml_style.transformer_xl import Memory, State, TransformerXL, TransformerXLConfig
+from labml_style.generation import State, start, step
+from labml_style.transformer_xl import (
+    TransformerXL,
+    TransformerXLConfig,
+    TransformerXLMemory,
+)
 
 BATCH = 8
 CONFIG = TransformerXLConfig(
@@ -185,7 +189,7 @@ def slots(config: TransformerXLConfig, batch: int, n: int, device: str) -> Any:
 def full_memory(config: TransformerXLConfig, batch: int, device: str) -> Any:
     states = slots(config, batch, config.memory_length, device)
     if not isinstance(config, CompressiveTransformerConfig):
-        return Memory(states)
+        return TransformerXLMemory(states)
     return CompressiveMemory(
         states, slots(config, batch, config.compressed_length, device)
     )
@@ -205,7 +209,6 @@ class Arm:
             model = (TransformerXL if name == "Transformer-XL" else Encoder)(config)
         self.model, plain = model.to(device), name == ARMS[-1]
         self.memory = None if plain else full_memory(config, batch, device)
-        self.state: Any = None
         self.bound = operations(config, batch, not plain, name == "Compressive")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         shape = 2, batch, CONFIG.segment_length
@@ -216,12 +219,6 @@ class Arm:
         self.model.eval()
         with torch.no_grad():
             self.memory = self.model(self.tokens, self.memory)[1]
-
-    def read(self) -> None:
-        """Evaluate with the keys and values of the memory from the step before."""
-        if self.state is None:
-            self.state = self.model.eval().start(self.memory)
-        self.state = self.model.step(self.tokens, self.state)[1]
 
     def train(self) -> None:
         self.model.train()
@@ -264,17 +261,15 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def rows() -> list[tuple[str, Arm, tuple[str, ...]]]:
-    """Return what is measured: a label, a model, and the methods that are timed."""
-    found: list[tuple[str, Arm, tuple[str, ...]]] = []
+def rows() -> list[tuple[str, Arm]]:
+    """Return what is measured: a label and a model."""
+    found: list[tuple[str, Arm]] = []
     for name in ARMS:
-        found.append((name, Arm(name), MODES))
+        found.append((name, Arm(name)))
         if shutil.which(os.environ.get("CXX", "g++")):
             compiled = Arm(name)
             compiled.model.compile()
-            found.append(("  torch.compile", compiled, MODES))
-        if name != ARMS[-1]:
-            found.append(("  keys kept", Arm(name), ("read",)))
+            found.append(("  torch.compile", compiled))
     return found
 
 
@@ -286,13 +281,13 @@ class Turn(NamedTuple):
     mean: float
 
 
-def bench_steps() -> None:
+def bench_steps(rounds: int) -> None:
     every = rows()
-    runs = [getattr(arm, mode) for _, arm, modes in every for mode in modes]
+    runs = [getattr(arm, mode) for _, arm in every for mode in MODES]
     for run in runs * 3:  # compile, and fill what is filled once
         run()
     turns: list[list[Turn]] = [[] for _ in runs]
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for run, turn in zip(runs, turns, strict=True):
             best, mean = rates()
             run()
@@ -309,9 +304,9 @@ def bench_steps() -> None:
     print(f"{'':24}{'train':>9}{'bound':>9}{'ratio':>7}{'mean':>6}", end="")
     print(f"{'eval':>12}{'bound':>9}{'ratio':>7}{'mean':>6}{'tokens/s':>12}{'peak':>9}")
     each = iter(turns)
-    for label, arm, modes in every:
-        line = f"{label:24}" + " " * 34 * ("train" not in modes)
-        for mode in modes:
+    for label, arm in every:
+        line = f"{label:24}"
+        for mode in MODES:
             turn, needed = next(each), arm.bound[mode == "train"]
             took = median(one.took for one in turn)
             bound = median(needed / one.best for one in turn)
@@ -326,26 +321,33 @@ def bench_steps() -> None:
         print(line)
 
 
-def bench_decoding() -> None:
+def bench_decoding(rounds: int) -> None:
     held = CONFIG.memory_length
     xl = TransformerXL(CONFIG).eval()
     memory = full_memory(CONFIG, 1, "cpu")
     plain = Decoder(CONFIG, held + CONFIG.segment_length).eval()
+    segment = torch.zeros(1, CONFIG.segment_length, dtype=torch.int64)
 
     def with_memory(state: State) -> None:
         token = torch.zeros(1, 1, dtype=torch.int64)
         for _ in range(TOKENS):
-            logits, state = xl.step(token, state)
+            logits, state = step(xl, token, state)
             token = logits.argmax(-1)
 
-    # The plain decoder's cache is taken for filled, so filling the other one, `start`,
-    # has a line of its own. A step takes a millisecond or less: more rounds are needed.
+    @torch.no_grad()
+    def forward() -> None:
+        xl(segment, memory)
+
+    # The plain decoder's cache is taken for filled, so what a border takes, `forward`
+    # and `start`, has lines of its own. A step takes a millisecond or less: more rounds
+    # are needed.
     taken: dict[str, list[float]] = {"Transformer-XL": [], "plain decoder": []}
-    begun = []
-    for _ in range(3 * ROUNDS):
-        begun.append(seconds(lambda: xl.start(memory)))
+    border: dict[str, list[float]] = {"start": [], "forward": []}
+    for _ in range(3 * rounds):
+        border["start"].append(seconds(lambda: start(xl, memory)))
+        border["forward"].append(seconds(forward))
         for _ in range(2):
-            state = xl.start(memory)
+            state = start(xl, memory)
             took = seconds(partial(with_memory, state))
         taken["Transformer-XL"].append(took)
         for _ in range(2):
@@ -356,7 +358,9 @@ def bench_decoding() -> None:
     for name, took in middle.items():
         ratio = took / middle["plain decoder"]
         print(f"{name:24}{took * 1e3:6.1f} ms{ratio:7.2f} of the plain decoder")
-    print(f"{'start, once':24}{median(begun) * 1e3:6.1f} ms")
+    for name, times in border.items():
+        label = f"{name}, once a segment"
+        print(f"{label:24}{median(times) * 1e3:6.1f} ms")
 
 
 def bench_gpu(batch: int = 256, rounds: int = ROUNDS) -> None:
@@ -395,13 +399,14 @@ def bench_gpu(batch: int = 256, rounds: int = ROUNDS) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peak", choices=ARMS, help="print peak memory of one model")
-    asked = parser.parse_args().peak
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="7 unless told")
+    asked = parser.parse_args()
     torch.set_num_threads(2)
-    if asked:
-        print_peak(asked)
+    if asked.peak:
+        print_peak(asked.peak)
         return
-    bench_steps()
-    bench_decoding()
+    bench_steps(asked.rounds)
+    bench_decoding(asked.rounds)
     bench_gpu()
 
 

@@ -812,7 +812,8 @@ class FarLanes(TextStream):
 
     def at(self, index: int) -> Any:
         batch = super().at(index)
-        return batch._replace(tokens=Elsewhere(batch.tokens, self.asked))
+        tokens: Any = Elsewhere(batch.tokens, self.asked)
+        return batch._replace(tokens=tokens)
 
 
 def test_errors_fetch_the_batch_to_the_model() -> None:
