@@ -288,7 +288,7 @@ def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
         while stack[-1][0] >= level:
             stack.pop()
         children: list[Any] = []
-        name = re.sub(r"\w{20,}", lambda word: breakable(word[0]), escape(plain))
+        name = re.sub(r"\w{12,}", lambda word: breakable(word[0]), escape(plain))
         token = {"level": level, "id": anchor, "name": name, "html": name}
         token |= {"data-toc-label": "", "children": children}
         stack[-1][1].append(token)
