@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -367,3 +368,33 @@ def test_no_number_of_a_probe_may_be_nan(text: Corpus) -> None:
 
 def odd_probe(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     return {"odd": {"a": [1.0, float("nan")]}}
+
+
+def test_the_preset_of_the_documentation_runs(
+    root: Path, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (root / "docs" / "lab.md").read_text()
+    [code] = re.findall(r"```python\n(# mine\.py\n.*?)```", page, re.S)
+    path = tmp_path / "documented_mine.py"
+    path.write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    preset = find("./documented_mine.py:slots")
+    lengths = [arm.config.memory_length for arm in preset.arms.values()]
+    assert lengths == [16, 64]
+    runs = [{"measures": {"carried": {"bits": bits}}} for bits in (3.0, 2.9)]
+    found = presets.verdict(preset, {"runs": runs})
+    assert found == presets.Verdict("holds", "3.000 bits with 16 slots, 2.900 with 64.")
+    runner.check(preset)
+    answer = lab("run", "documented_mine.py:slots", "--minutes", "1e-9")
+    assert answer.status == 3 and "of slots@cpu 16-0" in answer.line
+
+
+def test_every_option_stands_in_the_documentation(root: Path, lab: Lab) -> None:
+    page = (root / "docs" / "lab.md").read_text()
+    for option in re.findall(r"--\w+", "\n".join(lab("run", "--help").out)):
+        assert option in page or option in ("--help", "--form"), option
+    commands = re.findall(r"^    (\w+)", "\n".join(lab("--help").out), re.M)
+    assert {"list", "run", "results"} <= set(commands)
+    for one in commands:
+        assert f"| `{one}" in page, one
