@@ -819,9 +819,9 @@ def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
 # worth no more than a mean. A likely reason is that the frozen layers read slots
 # through their keys and values, and a code from which much could be restored is not one
 # that they can read. But *read* does not decide it alone. The slots that the text
-# taught are read nearly as unlike the old ones as those of auto-encoding, and are worth
-# as much as those of attention reconstruction: the text asks for what helps, not for
-# what was there, and *read* is measured without the positions that layers use.
+# taught are read farther off than those that nobody taught, and are worth as much as
+# those of attention reconstruction: the text asks for what helps, not for what was
+# there, and *read* is measured without the positions that layers use.
 #
 # ### Does it hold over seeds?
 #
