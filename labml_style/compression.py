@@ -265,8 +265,8 @@ class MeanPooling(Compression):
 #
 # It can keep other features of the first slot than of the last, and so the order. But
 # it has to learn this, $c\,d^2$ numbers in each layer, and the language model's own
-# loss teaches it nothing if compressed slots are cut from the graph when they are
-# stored. Which loss does is the subject of [another chapter](reconstruction.ipynb).
+# loss teaches it nothing if the gradient is stopped where compressed slots are stored.
+# Which loss does is the subject of [another chapter](reconstruction.ipynb).
 
 
 # %%
