@@ -53,7 +53,7 @@
 # >   2.54 to 2.42, in every seed. A segment three times as long, at the same cost,
 # >   saves 0.08. [Holds](training.ipynb#what-does-recurrence-buy-at-equal-cost).
 # > - Memory reaches `layers` times `memory_length` tokens back, and not one further.
-# >   [Measured below](#does-it-work).
+# >   [Measured below](#how-far-back-does-it-see).
 # > - What the model *learns* to fetch ends earlier: at one look, `memory_length` tokens
 # >   before the segment. [Measured below](#does-it-learn-to-use-the-memory).
 # > - The same weights work with a longer memory than in training.
@@ -88,9 +88,10 @@
 
 # %% tags=["active-ipynb"]
 # import os
-# from itertools import product
 #
 # from labml_style import streams
+#
+# steps = 5 if os.environ.get("LABML_STYLE_QUICK") else 250  # of training, below
 #
 # corpus = streams.demo_corpus()
 # counting = streams.CountingModel(corpus.train)
@@ -144,27 +145,24 @@
 #     return torch.cat([angles.sin(), angles.cos()], dim=1)
 #
 #
+# def heads_of(states, weight, heads):
+#     return (states @ weight.T).unflatten(-1, (heads, -1)).transpose(-3, -2)
+#
+#
 # def attend(x, past, w, n, heads):
 #     """x `[batch, time, d]` attends to past `[batch, slots, d]` and to itself."""
 #     both, slots = torch.cat([past, x], dim=1), past.shape[1]
-#     far = torch.arange(both.shape[1], dtype=x.dtype)
-#     q, k, v, r = (
-#         (states @ w[name][n].T).unflatten(-1, (heads, -1)).transpose(-3, -2)
-#         for name, states in (
-#             ("q", x),
-#             ("k", both),
-#             ("v", both),
-#             ("r", waves(far, x.shape[2])),
-#         )
-#     )
+#     far = waves(torch.arange(both.shape[1], dtype=x.dtype), x.shape[2])
+#     q, k = heads_of(x, w["q"][n], heads), heads_of(both, w["k"][n], heads)
+#     v, r = heads_of(both, w["v"][n], heads), heads_of(far, w["r"][n], heads)
 #     scores = x.new_full((len(x), heads, x.shape[1], both.shape[1]), -torch.inf)
 #     for i in range(x.shape[1]):
 #         for j in range(slots + i + 1):  # no key of a later token
 #             content = (q[:, :, i] + w["u"][n]) * k[:, :, j]
 #             position = (q[:, :, i] + w["b"][n]) * r[:, slots + i - j]
 #             scores[:, :, i, j] = (content + position).sum(-1) / q.shape[-1] ** 0.5
-#     found = scores.softmax(-1) @ v
-#     return found.transpose(1, 2).flatten(2) @ w["o"][n].T
+#     found = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+#     return found @ w["o"][n].T
 #
 #
 # def naive_transformer_xl(tokens, memory, w, heads, slots):
@@ -177,7 +175,7 @@
 #     return x @ w["head"].T, kept
 
 # %% [markdown]
-# ## Does it work?
+# ## How far back does it see?
 #
 # Give the naive model random weights, four layers and a memory of 4. The first token of
 # a segment attends to 4 slots in layer 1. In layer 2 the oldest of these slots is a
@@ -191,23 +189,19 @@
 # that the layer's output at the newest token moved.
 
 # %% tags=["active-ipynb"]
-# def random_weights(layers, d, heads, d_ff, vocabulary):
-#     torch.manual_seed(0)
-#     shapes = dict.fromkeys("qkvro", (layers, d, d))
-#     shapes |= dict.fromkeys("ub", (layers, heads, d // heads))
-#     shapes |= dict(inner=(layers, d_ff, d), outer=(layers, d, d_ff))
-#     shapes |= dict.fromkeys(("table", "head"), (vocabulary, d))
-#     return {k: torch.randn(*s, dtype=torch.float64) / 2 for k, s in shapes.items()}
-#
-#
-# layers, far = 4, 20
-# w = random_weights(layers, 16, 2, 32, 20)
+# torch.manual_seed(0)
+# layers, far, d, heads = 4, 20, 16, 2
+# shapes = dict.fromkeys("qkvro", (layers, d, d))
+# shapes |= dict.fromkeys("ub", (layers, heads, d // heads))
+# shapes |= dict(inner=(layers, 32, d), outer=(layers, d, 32))
+# shapes |= dict.fromkeys(("table", "head"), (20, d))
+# w = {k: torch.randn(*s, dtype=torch.float64) / 2 for k, s in shapes.items()}
 # text = torch.randint(20, (1, far + 1)).expand(far, -1)
 # other = text.clone()
 # other[torch.arange(far), torch.arange(far)] += 1  # lane b changes token b
 # runs = []
 # for tokens in (text, other % 20):
-#     memory = [torch.zeros(far, 0, 16, dtype=torch.float64)] * layers
+#     memory = [torch.zeros(far, 0, d, dtype=torch.float64)] * layers
 #     for segment in tokens.split(4, dim=1):
 #         logits, memory = naive_transformer_xl(segment, memory, w, 2, 4)
 #     runs.append([*(states[:, -1] for states in memory[1:]), logits[:, -1]])
@@ -270,6 +264,8 @@ from labml_style.contract import (
     build,
     causal_mask,
     integer,
+    newest,
+    newest_filled,
 )
 from labml_style.relative_attention import (
     AttentionConfig,
@@ -297,17 +293,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, time, d_model]` to the same."""
-        # A product of two dimensions is no view, so ReLU costs no copy in place.
-        hidden = self.inner(x.flatten(0, 1)).relu_()
+        hidden = self.inner(x.flatten(0, 1)).relu_()  # no view, so it is done in place
         hidden = self.dropout(hidden) if self.training else hidden
         return self.outer(hidden).view(x.shape)
 
 
 # %% [markdown]
-# **Post-norm** puts a norm on the path of the states, in each layer twice, as in (4).
-# **Pre-norm** normalises what a sub-layer gets instead, so that a path without any norm
-# runs from the embedding to the end. Both are *residual* parts with the same two
-# things: a module `input_norm` and a call that joins input and output.
+# **Post-norm** puts a norm on the path of the states, twice in each layer, as in (4).
+# **Pre-norm** normalises what a sub-layer gets, and leaves the path free. Both are
+# *residual* parts: a module `input_norm`, and a call that joins input and output.
 
 
 # %%
@@ -360,8 +354,7 @@ class PreNorm(nn.Module):
 
 # %% [markdown]
 # A config names sizes and parts. A part is a class, an import string, or
-# `part("module:name", option=...)`, so that a file or a record can say what ran, and an
-# early chapter can use a part of a later one.
+# `part("module:name", option=...)`, so that a file or a record can say what ran.
 
 
 # %%
@@ -411,8 +404,8 @@ class TransformerXLConfig(AttentionConfig):
 
 
 # %% [markdown]
-# A layer is given keys and values of its past, and the mask that the model has made for
-# all layers. It returns what it attended with as well: later memories need it.
+# A layer gets keys and values of its past, and the mask that the model made for all
+# layers. It returns what it attended with as well: later memories need it.
 
 
 # %%
@@ -475,10 +468,9 @@ class Layer(nn.Module):
 # %% [markdown]
 # ## The memory is a value that the caller holds
 #
-# It is no part of the model. One model serves a training stream, a validation stream
-# and ten conversations, each with its own memory. A lane whose text ends is emptied by
-# `reset`: its slots stay in the tensor, marked as not `filled`, and attention gives
-# them no weight.
+# One model serves a training stream, a validation stream and ten conversations, each
+# with its own memory. A lane whose text ends is emptied by `reset`: its slots stay in
+# the tensor, marked as not `filled`, and get no attention.
 
 
 # %%
@@ -501,27 +493,6 @@ class TransformerXLMemory(Memory):
     def slots(self) -> int:
         """Slots of the layer that has most."""
         return max(states.shape[1] for states in self.states)
-
-
-def newest(old: Tensor, new: Tensor, length: int) -> Tensor:
-    """Return the last `length` of two tensors in a row, in storage of their own.
-
-    Args:
-        old: `[batch, slots, ...]`.
-        new: `[batch, time, ...]`.
-        length: what is kept at most; 0 keeps nothing.
-    """
-    # Counted from the left: `[-length:]` would keep everything for a length of 0.
-    drop = max(old.shape[1] + new.shape[1] - length, 0)
-    return torch.cat([old[:, drop:], new[:, max(drop - old.shape[1], 0) :]], dim=1)
-
-
-def newest_filled(filled: Tensor | None, time: int, length: int) -> Tensor | None:
-    """Return `filled [batch, slots]` after `time` more slots; None where all are."""
-    if filled is None:
-        return None
-    filled = newest(filled, filled.new_ones(len(filled), time), length)
-    return filled if torch.compiler.is_compiling() or not filled.all() else None
 
 
 # %% [markdown]
@@ -562,10 +533,6 @@ class TransformerXL(Model):
     def make_final_norm(self) -> nn.Module:
         """Return the norm before the head: a residual's own, as for one more layer."""
         return build(self.config.residual, self.config).input_norm
-
-    def further_parts(self) -> dict[str, nn.Module]:
-        """Return what a model has beside these, by name; it is initialised alike."""
-        return {}
 
     def forward(self, tokens: Tensor, memory: Any = None) -> Output:
         """Run a segment.
@@ -669,9 +636,8 @@ def initialise(module: nn.Module) -> None:
 
 
 # %% [markdown]
-# > **Claim.** The class computes what the naive model computes.
-#
-# The same weights, five segments, a memory longer than a segment, float64.
+# **The class computes what the naive model computes**: five segments, a memory longer
+# than a segment, float64.
 
 # %% tags=["active-ipynb", "proof"]
 # def same_weights(w, **changes):
@@ -747,14 +713,11 @@ def initialise(module: nn.Module) -> None:
 # guesses.
 
 # %% tags=["active-ipynb"]
-# steps = 5 if os.environ.get("LABML_STYLE_QUICK") else 250
-# sizes = dict(vocabulary=24, d_model=32, heads=2, d_ff=64, layers=2, residual=PreNorm)
-#
-#
 # def train(distance, slots, seed):
 #     torch.manual_seed(seed)
-#     config = TransformerXLConfig(**sizes, segment_length=8, memory_length=slots)
-#     model, memory, right = TransformerXL(config), None, []
+#     sizes = dict(vocabulary=24, d_model=32, heads=2, d_ff=64, layers=2)
+#     sizes |= dict(segment_length=8, memory_length=slots, residual=PreNorm)
+#     model, memory, right = TransformerXL(TransformerXLConfig(**sizes)), None, []
 #     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 #     task = streams.RecallStream(distance, 8, 32, samples=steps, pairs=1, seed=seed)
 #     for tokens, targets, reset in task:
@@ -794,9 +757,9 @@ def initialise(module: nn.Module) -> None:
 
 # %% tags=["active-ipynb"]
 # @torch.no_grad()
-# def accuracy(model, distance, count=256 if steps == 250 else 16):
+# def accuracy(model, distance):
 #     memory = None
-#     task = streams.RecallStream(distance, 8, count, samples=1, pairs=1, seed=9)
+#     task = streams.RecallStream(distance, 8, steps, samples=1, pairs=1, seed=9)
 #     for batch in task:
 #         logits, memory, _ = model(batch.tokens, memory)
 #     return (logits[:, -1].argmax(-1) == batch.targets[:, -1]).double().mean().item()
@@ -843,12 +806,11 @@ def initialise(module: nn.Module) -> None:
 #
 # ## Proofs
 #
-# Each is one claim, with what its check printed. More claims stand as tests in
-# `tests/test_contract.py`, for every model of the site, and in
-# `tests/test_transformer_xl.py`: without memory the layers are those of
-# `nn.TransformerEncoder`; what does not fit is refused; a file gives the same model
-# back.
-#
+# Further claims are tests: for every model of the site in `tests/test_contract.py`, and
+# in `tests/test_transformer_xl.py` that without memory the layers are those of
+# `nn.TransformerEncoder`.
+
+# %% [markdown]
 # **No token sees a later one.**
 
 # %% tags=["active-ipynb", "proof"]
@@ -861,9 +823,7 @@ def initialise(module: nn.Module) -> None:
 # assert changed.equal(torch.ones(4, 4).triu().bool())
 
 # %% [markdown]
-# **The gradient stops at the memory, and still teaches how to attend to it.** The loss
-# of a segment sends nothing into the states that were kept. It does reach the weights
-# that make keys and values of them.
+# **The gradient stops at the memory**, and still teaches how to attend to it.
 
 # %% tags=["active-ipynb", "proof"]
 # states = [s.requires_grad_() for s in model(text[:, :4]).memory.states]
@@ -876,8 +836,7 @@ def initialise(module: nn.Module) -> None:
 # model.zero_grad()
 
 # %% [markdown]
-# **A lane that is emptied is a fresh lane,** at this segment and at every later one,
-# whatever stood in its slots. The other lanes do not notice.
+# **A lane that is emptied is a fresh lane**, at every later segment.
 
 # %% tags=["active-ipynb", "proof"]
 # memory = model(text[:, :4]).memory
@@ -892,11 +851,9 @@ def initialise(module: nn.Module) -> None:
 # assert gap < 1e-10
 
 # %% [markdown]
-# **With pre-norm, attention gets the memory through the norm too.** A norm removes what
-# is added to all values of a state. So adding 3 to the memory changes nothing under
-# pre-norm, and much under post-norm. `memory-transformer-xl`, a PyTorch package, leaves
-# the norm of the memory out: its raw states stand beside normalised ones at another
-# scale.
+# **With pre-norm, attention gets the memory through the norm too.** So adding 3 to all
+# its values changes nothing. The PyTorch package `memory-transformer-xl` leaves that
+# norm out.
 
 # %% tags=["active-ipynb", "proof"]
 # for residual in (PreNorm, PostNorm):

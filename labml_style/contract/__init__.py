@@ -18,7 +18,15 @@ from labml_style.contract.checks import (
 )
 from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask
-from labml_style.contract.memory import Memory, Output, Seen, check_savable, load_memory
+from labml_style.contract.memory import (
+    Memory,
+    Output,
+    Seen,
+    check_savable,
+    load_memory,
+    newest,
+    newest_filled,
+)
 from labml_style.contract.model import Model, Past
 from labml_style.contract.parts import AnyPart, Config, Part, build, name_of, part
 
@@ -42,6 +50,8 @@ __all__ = [
     "load",
     "load_memory",
     "name_of",
+    "newest",
+    "newest_filled",
     "part",
     "save",
     "integer",

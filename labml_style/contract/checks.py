@@ -6,7 +6,6 @@ Every message names the value, what was expected, and what to do.
 from __future__ import annotations
 
 import operator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -111,8 +110,9 @@ def check_memory(
         like: a parameter of the model, for type and device.
         layers: of the model; a tuple in the memory has one tensor for each.
     """
-    own = [one.name for one in fields(kind)]
-    given = [one.name for one in fields(memory)] if _is_memory(memory) else None
+    # What `dataclasses.fields` reads, which torch.compile cannot follow for a class.
+    own = list(kind.__dataclass_fields__)
+    given = list(type(memory).__dataclass_fields__) if _is_memory(memory) else None
     if given != own:
         what = "no memory" if given is None else f"one of {', '.join(given)}"
         raise ValueError(
@@ -157,7 +157,7 @@ def check_memory(
 def _is_memory(memory: Any) -> bool:
     # `slots` is asked of the class: a memory of no layers cannot count its own.
     kind = type(memory)
-    return hasattr(kind, "tensors") and hasattr(kind, "slots") and is_dataclass(memory)
+    return all(hasattr(kind, n) for n in ("tensors", "slots", "__dataclass_fields__"))
 
 
 def check_lanes(mask: Any, batch: int) -> None:

@@ -12,7 +12,15 @@ from torch import Tensor
 from labml_style.contract.checks import check_lanes
 from labml_style.contract.parts import find, name_of
 
-__all__ = ["Memory", "Output", "Seen", "check_savable", "load_memory"]
+__all__ = [
+    "Memory",
+    "Output",
+    "Seen",
+    "check_savable",
+    "load_memory",
+    "newest",
+    "newest_filled",
+]
 
 
 class Output(NamedTuple):
@@ -166,6 +174,29 @@ def check_savable(memory: Any) -> None:
                 "tensors or None"
             )
     memory.state_dict()
+
+
+def newest(old: Tensor, new: Tensor, length: int) -> Tensor:
+    """Return the last `length` of two tensors in a row, in storage of their own.
+
+    Args:
+        old: `[batch, slots, ...]`.
+        new: `[batch, time, ...]`.
+        length: what is kept at most; 0 keeps nothing.
+    """
+    # Counted from the left: `[-length:]` would keep everything for a length of 0.
+    drop = max(old.shape[1] + new.shape[1] - length, 0)
+    if drop >= old.shape[1]:  # a graph of the old ones would grow without end
+        return new[:, drop - old.shape[1] :].clone()
+    return torch.cat([old[:, drop:], new], dim=1)
+
+
+def newest_filled(filled: Tensor | None, time: int, length: int) -> Tensor | None:
+    """Return `filled [batch, slots]` after `time` more slots; None where all are."""
+    if filled is None:
+        return None
+    filled = newest(filled, filled.new_ones(len(filled), time), length)
+    return filled if torch.compiler.is_compiling() or not filled.all() else None
 
 
 def _leaves(value: Any) -> Iterator[Any]:

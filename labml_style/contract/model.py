@@ -63,6 +63,13 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def further_parts(self) -> dict[str, nn.Module]:
+        """Return what a model has beside its parent's parts, by name.
+
+        They are initialised as the others are.
+        """
+        return {}
+
     def past(self, memory: Any) -> Past:
         """Return keys and values of what stands before a segment."""
         raise NotImplementedError

@@ -1,7 +1,8 @@
 """The lock of published anchors: a link that worked once keeps working.
 
-`docs/anchors.json` lists, for each page, the ids that readers may have linked. An id
-that disappears needs a line in `moved`, old id to new one; the page then carries both.
+`docs/anchors.json` lists, for each page, the ids that readers may have linked. A
+section or a definition that disappears needs a line in `moved`, old id to new one; the
+page then carries both. A row, `section--words`, may go: its links lead to the section.
 """
 
 from __future__ import annotations
@@ -55,11 +56,17 @@ def vanished(path: Path, book: Book) -> list[str]:
     here = {chapter.key: set(chapter.anchors) for chapter in book.chapters.values()}
     lost = []
     for page, anchors in lock["published"].items():
-        moved = lock["moved"].get(page, {})
-        for anchor in anchors:
-            if moved.get(anchor, anchor) not in here.get(page, set()):
-                lost.append(f"{page}#{anchor}")
+        moved, stand = lock["moved"].get(page, {}), here.get(page, set())
+        carried = stand | {old for old, new in moved.items() if new in stand}
+        lost += [f"{page}#{a}" for a in anchors if not _leads_somewhere(a, carried)]
     return lost
+
+
+def _leads_somewhere(anchor: str, carried: set[str]) -> bool:
+    section, row, _ = anchor.partition("--")
+    if anchor in carried or not row:
+        return anchor in carried
+    return any(one == section or one.startswith(f"{section}-") for one in carried)
 
 
 def unlisted(path: Path, book: Book) -> list[str]:

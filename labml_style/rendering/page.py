@@ -24,7 +24,15 @@ from .html import (
     rendered_boxes,
 )
 from .links import Target
-from .rows import TASK, NotebookError, Row, code_of, heading_id, proved
+from .rows import (
+    TASK,
+    NotebookError,
+    Row,
+    code_of,
+    heading_id,
+    imports_alone,
+    proved,
+)
 
 NAME = re.compile(r"[\w.]+")
 
@@ -274,7 +282,9 @@ def _code(book: Book, chapter: Chapter, row: Row) -> str:
     source = code_of(chapter.notebook["cells"][row.cell])
     found = chapter.references.get(row.cell, [])
     code = highlight(source, row.lines, found, _linker(book, chapter))
-    return pane(code) if code else ""
+    if not code:
+        return ""
+    return _fold("Imports", pane(code)) if imports_alone(source, row) else pane(code)
 
 
 def _fold(summary: str, content: str, kind: str = "lit-fold", anchor: str = "") -> str:

@@ -118,6 +118,17 @@ def tags_of(cell: dict[str, Any]) -> frozenset[str]:
     return frozenset(cell.get("metadata", {}).get("tags", ()))
 
 
+def imports_alone(source: str, row: Row) -> bool:
+    """Whether a row has more than six lines, and nothing but imports."""
+    lines = source.split("\n")
+    tree = parse("\n".join(lines[number] for number in row.lines))
+    return (
+        tree is not None
+        and len(row.lines) > 6
+        and all(isinstance(one, ast.Import | ast.ImportFrom) for one in tree.body)
+    )
+
+
 def parse(source: str) -> ast.Module | None:
     """A cell's syntax tree, or None if it is not Python. Magic lines become `pass`."""
     for text in (source, without_magics(source)[0]):

@@ -52,6 +52,18 @@ def test_a_lost_anchor_is_noticed_until_it_is_moved(tmp_path: Path) -> None:
     assert vanished(lock, stone()) == ["stone#old"]
 
 
+def test_a_lost_row_leads_to_its_section(tmp_path: Path) -> None:
+    lock = tmp_path / "anchors.json"
+    publish(lock, stone())
+    content = json.loads(lock.read_text())
+    content["published"]["stone"] += ["Stone--gone", "nowhere--gone"]
+    lock.write_text(json.dumps(content))
+    assert vanished(lock, stone()) == ["stone#nowhere--gone"]
+    content["moved"] = {"stone": {"nowhere": "Stone.fall"}}
+    lock.write_text(json.dumps(content))
+    assert vanished(lock, stone()) == []
+
+
 def test_no_published_anchor_of_this_site_is_gone_and_all_are_listed() -> None:
     book, lock = project_book(ROOT)
     assert lock is not None

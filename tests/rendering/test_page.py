@@ -467,3 +467,12 @@ def test_a_long_module_is_lexed_once() -> None:
     for line in range(2000):
         highlight(source, [line])
     assert _lexed.cache_info().misses == before
+
+
+def test_a_row_of_imports_alone_is_folded(tmp_path: Path) -> None:
+    names = "\n".join(f"import a{number}" for number in range(7))
+    more = f"{names}\nx = 1"
+    for source, folded in ((names, True), (more, False), ("import a", False)):
+        cell = {"cell_type": "code", "source": source, "outputs": []}
+        html = render(tmp_path, cell | {"execution_count": 1}).html
+        assert ("<summary>Imports</summary>" in html) == folded

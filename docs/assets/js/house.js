@@ -49,6 +49,14 @@ const reach = () => {
 addEventListener("resize", reach)
 reach()
 
+/* A row that is gone: its link, `section--words`, leads to its section. */
+const lost = decodeURIComponent(location.hash.slice(1))
+if (lost.includes("--") && !document.getElementById(lost)) {
+  const section = CSS.escape(lost.split("--")[0])
+  const place = document.querySelector(`#${section}, [id^="${section}-"]`)
+  if (place) location.replace(`#${place.id}`)
+}
+
 /* A link that leads into a fold opens it, however the reader came: by address, by a click
    (the same link a second time too), back or forward. */
 const unfold = () => {
