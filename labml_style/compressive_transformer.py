@@ -288,6 +288,8 @@ def between(first: Tensor, second: Tensor, begin: int, end: int) -> Tensor:
     """
     n = first.shape[1]
     rest = second[:, max(begin - n, 0) : max(end - n, 0)]
+    if begin >= n:  # a graph of the first would grow without end
+        return rest.clone()
     return torch.cat([first[:, begin:end], rest], dim=1)
 
 

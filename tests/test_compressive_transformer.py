@@ -674,6 +674,18 @@ def test_the_losses_do_not_reach_the_states_either() -> None:
         assert all(g is None for g in found), loss.__name__
 
 
+def test_slots_that_left_take_their_graph_along() -> None:
+    # Two groups leave with each segment, so that no compressed slot stays for two.
+    model = make(compression_loss=BackpropagationThroughTime, compressed_length=2)
+    made: list[Tensor] = []
+    function = model.compression[0]["function"]
+    function.register_forward_hook(lambda _, __, y: made.append(y))
+    _, memory = follow(model, text(2, 24))
+    kept = memory.compressed[0].sum()
+    found = torch.autograd.grad(kept, made, allow_unused=True)
+    assert [g is not None for g in found] == [False] * 3 + [True]
+
+
 def test_a_memory_made_by_hand_gets_no_gradient() -> None:
     model, tokens = make(), text(2, 4, seed=1)
     _, memory = follow(model, text(2, 24))
