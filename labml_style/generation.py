@@ -68,20 +68,18 @@
 # > text = generate(model, prompt, 200, temperature=0.8)  # prompt: [batch, time] int64
 # > ```
 # >
-# > Or on the command line, for a model of bytes:
-# >
-# > ```console
-# > python -m labml_style.generation --checkpoint model.safetensors --prompt "ROMEO:"
-# > ```
+# > For a model of bytes also on the command line: `python -m labml_style.generation
+# > --checkpoint model.safetensors --prompt "ROMEO:"`.
 
 # %% [markdown]
 # ## What is done twice?
 #
 # To write one token, a model needs the logits after the last token so far. The simplest
-# way runs the whole segment again for each new token. The popular PyTorch packages do
-# that: `compressive-transformer-pytorch` computes all tokens of the segment again, and
-# cannot be given a memory to start from. For a segment of 128 tokens that is 8,256
-# tokens of work for 128 tokens of text.
+# way runs the whole segment again for each new token. For a segment of 128 tokens that
+# is 8,256 tokens of work for 128 tokens of text. The most used PyTorch package for
+# compressed memory, `compressive-transformer-pytorch`, does that, and its `generate`
+# cannot be given a memory to start from. The model below has three layers and was
+# trained on Tiny Shakespeare; it is part of the package.
 
 # %% tags=["active-ipynb"]
 # from importlib.resources import files
@@ -91,7 +89,6 @@
 # from labml_style import generate, load
 # from labml_style.contract import Past
 #
-# # Three layers, trained on Tiny Shakespeare; the file is part of the package.
 # stored = files("labml_style") / "lab/checkpoints/recurrence@cpu.safetensors"
 # model = load(stored)
 # prompt = torch.tensor([list(b"ROMEO:\nWhat shall I do? ")])
@@ -582,7 +579,7 @@ if __name__ == "__main__" and __spec__ is not None:
 #         ("memory", lambda: step(small, token, state)),
 #         ("full cache", lambda: full_cache_step(plain, token, keys, values)),
 #     ):
-#         times[name, history] = 1e3 * min(repeat(call, number=1, repeat=9))
+#         times[name, history] = 1e3 * min(repeat(call, number=1, repeat=30))
 #     sizes["full cache", history] = sum(p.nbytes for p in pairs)
 #     kept = [x.nbytes for pair in state.past.pairs for x in pair]
 #     sizes["memory", history] = sum(kept) + (0 if memory is None else memory.nbytes)
