@@ -889,7 +889,7 @@ def test_tokens_that_do_not_fit_are_refused(model: Any) -> None:
 @pytest.mark.slow
 def test_compiled_it_computes_the_same() -> None:
     model = make(REGISTRY[0], layers=1, memory_length=4)
-    compiled: Any = torch.compile(model, backend="aot_eager")
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     for mode in (True, False):
         model.train(mode)
         memory: Any = None
