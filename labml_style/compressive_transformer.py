@@ -527,7 +527,7 @@ class CompressiveTransformer(TransformerXL):
                 )
         else:
             old = old[:, :0]
-        filled = torch.cat([coarse, old, recent], dim=1)[:, dropped:]
+        filled = torch.cat([coarse, old, recent], dim=1)[:, dropped:].clone()
         return filled if torch.compiler.is_compiling() or not filled.all() else None
 
     def auxiliary(self, losses: list[Tensor]) -> dict[str, Tensor]:

@@ -86,8 +86,7 @@
 #
 # import torch
 #
-# from labml_style import generate, load
-# from labml_style.contract import Past
+# from labml_style import contract, generate, load
 #
 # stored = files("labml_style") / "lab/checkpoints/recurrence@cpu.safetensors"
 # model = load(stored)
@@ -131,7 +130,7 @@
 #     for _ in range(new_tokens):
 #         logits, _, seen = model.run(new, past, begin)
 #         work += new.shape[1]
-#         past = Past([(layer.keys, layer.values) for layer in seen])
+#         past = contract.Past([(layer.keys, layer.values) for layer in seen])
 #         new = logits[:, -1:].argmax(-1)
 #         tokens = torch.cat([tokens, new], dim=1)
 #
@@ -180,6 +179,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -458,7 +458,7 @@ def stream(
         made = torch.cat([made, token], dim=1)
         yield token[:, 0]
         if stop is not None:
-            done = done | (token[:, 0] == stop if isinstance(stop, int) else stop(made))
+            done = done | (stop(made) if callable(stop) else token[:, 0] == stop)
             if done.all():
                 return
         if number + 1 < new_tokens:
@@ -507,13 +507,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         prompt = torch.tensor([list(given.prompt.encode())])
         how = {k: getattr(given, k) for k in ("temperature", "top_k", "top_p", "seed")}
-        # All of it in bytes: what is written as text would wait in a buffer of its own.
-        sys.stdout.buffer.write(given.prompt.encode())
-        for token in stream(model, prompt, given.new_tokens, **how):
-            sys.stdout.buffer.write(bytes(token.tolist()))
-            sys.stdout.buffer.flush()
-        sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
+        new = stream(model, prompt, given.new_tokens, **how)
+        first = [
+            *islice(new, 1)
+        ]  # what is refused is refused before anything is written
+        out = sys.stdout.buffer  # text would wait in a buffer of its own
+        out.write(given.prompt.encode())
+        for token in chain(first, new):
+            out.write(bytes(token.tolist()))
+            out.flush()
+        out.write(b"\n")
+        out.flush()
     except (OSError, ValueError) as error:
         print(f"generation: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -576,10 +580,11 @@ if __name__ == "__main__" and __spec__ is not None:
 #     pairs = [torch.randn(2, 1, 4, history, 16) for _ in range(4)]
 #     keys, values = [p[0] for p in pairs], [p[1] for p in pairs]
 #     for name, call in (
-#         ("memory", lambda: step(small, token, state)),
-#         ("full cache", lambda: full_cache_step(plain, token, keys, values)),
+#         ("memory", "step(small, token, state)"),
+#         ("full cache", "full_cache_step(plain, token, keys, values)"),
 #     ):
-#         times[name, history] = 1e3 * min(repeat(call, number=1, repeat=30))
+#         spent = repeat(call, globals=globals(), number=1, repeat=30)
+#         times[name, history] = 1e3 * min(spent)
 #     sizes["full cache", history] = sum(p.nbytes for p in pairs)
 #     kept = [x.nbytes for pair in state.past.pairs for x in pair]
 #     sizes["memory", history] = sum(kept) + (0 if memory is None else memory.nbytes)

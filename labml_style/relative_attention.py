@@ -100,7 +100,7 @@ class AttentionConfig(Config):
         for name in ("kv_heads", "clamp_length"):
             if (value := getattr(self, name)) is not None:
                 self.put(name, integer(name, value, 1))
-        fraction("dropout", self.dropout)
+        self.put("dropout", fraction("dropout", self.dropout))
         if self.d_model % self.heads or self.d_model % 2:
             raise ValueError(
                 f"d_model is {self.d_model} with {self.heads} heads; expected an even "

@@ -686,7 +686,8 @@ def initialise(module: nn.Module) -> None:
 #     with torch.no_grad():
 #         for _ in range(5):
 #             memory = big(tokens, memory).memory
-#         spent.append(min(repeat(lambda: big(tokens, memory), number=1, repeat=5)))
+#         call = dict(globals=globals(), number=1, repeat=9)
+#         spent.append(min(repeat("big(tokens, memory)", **call)))
 #     state = memory.nbytes / 4 / 1024
 #     ratio = spent[-1] / spent[0]
 #     print(f"{slots:5} {state:14.0f} kB {slots + 64.5:13.1f} {ratio:10.1f}")
