@@ -298,6 +298,13 @@ class FeedForward(nn.Module):
         return self.outer(hidden).view(x.shape)
 
 
+class Head(nn.Linear):
+    """States to logits, one for each token of the vocabulary."""
+
+    def __init__(self, config: TransformerXLConfig) -> None:
+        super().__init__(config.d_model, config.vocabulary)
+
+
 # %% [markdown]
 # **Post-norm** puts a norm on the path of the states, twice in each layer, as in (4).
 # **Pre-norm** normalises what a sub-layer gets, and leaves the path free. Both are
@@ -331,8 +338,6 @@ class PostNorm(nn.Module):
 class PreNorm(nn.Module):
     """Around a sub-layer with an unbroken path: normalise its input, then add.
 
-    Memory holds states before the norm; attention gets them through it too.
-
     Args:
         config: `d_model` and `dropout` are read.
 
@@ -358,13 +363,6 @@ class PreNorm(nn.Module):
 
 
 # %%
-class Head(nn.Linear):
-    """States to logits, one for each token of the vocabulary."""
-
-    def __init__(self, config: TransformerXLConfig) -> None:
-        super().__init__(config.d_model, config.vocabulary)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TransformerXLConfig(AttentionConfig):
     """Sizes and parts of a Transformer-XL.
@@ -920,17 +918,6 @@ def initialise(module: nn.Module) -> None:
 #     kept = memory.states[0][:, -time:].equal(model.embedding(text[:, -time:]))
 #     print(f"{time} tokens kept: {kept}", end="  ")
 #     assert kept
-
-# %% [markdown]
-# > **Pitfall.** Layers copied from one. `clone_module_list` of labml.ai deep-copies a
-# > layer, so that all layers start equal. Check: no two layers share a weight.
-
-# %% tags=["active-ipynb", "proof"]
-# one, two = TransformerXL(base).layers[:2]
-# pairs = zip(one.parameters(), two.parameters(), strict=True)
-# equal = [a.equal(b) for a, b in pairs if a.ndim > 1]
-# print(f"{sum(equal)} of {len(equal)} matrices are equal")
-# assert not any(equal)
 
 # %% [markdown]
 # > **Pitfall.** Somebody else's memory: validation run with the memory of training, or

@@ -581,3 +581,12 @@ def test_every_public_name_is_documented() -> None:
         if own and name[0] != "_":
             assert value.__doc__, name
     assert isinstance(make().layers[0].feed_forward, FeedForward)
+
+
+def test_no_two_layers_share_or_copy_a_weight() -> None:
+    sizes: dict[str, Any] = dict(vocabulary=9, d_model=8, heads=2, d_ff=16, layers=2)
+    config = TransformerXLConfig(**sizes, segment_length=4, memory_length=4)
+    one, two = TransformerXL(config).layers
+    pairs = list(zip(one.parameters(), two.parameters(), strict=True))
+    assert all(a is not b for a, b in pairs)
+    assert not any(a.equal(b) for a, b in pairs if a.ndim > 1), "each drawn anew"
