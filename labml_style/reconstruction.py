@@ -721,6 +721,7 @@ def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
 #     x, half = torch.cat([x, torch.ones(len(x), 1)], 1), len(pairs) // 2 * 8
 #     best = torch.linalg.lstsq(x[:half], y[:half]).solution
 #     rest = (y[half:] - x[half:] @ best).square().sum()
+#     evicted: Evicted
 #     for evicted, new in pairs:
 #         query, layer = evicted.seen.query, evicted.layer
 #         slots = evicted.old, new

@@ -35,6 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+# A notebook that holds an error on purpose: it is rendered, not executed.
+collect_ignore = ["rendering/fixtures/form.ipynb"]
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Draw the same numbers in each test, in whatever process and order it runs."""

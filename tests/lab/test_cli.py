@@ -70,7 +70,7 @@ def refused(answer: Any) -> str:
             "smoke@cpu memory: attention is 'a:b'; expect",
         ),
         ("run smoke --set betas=(2,0)", "betas are (2.0, 0.0); expected two in [0, 1)"),
-        ("run smoke --set batch=0", "batch is 0; expected 1 or more"),
+        ("run smoke --set batch=0", "batch is 0; expected an integer of at least 1"),
         ("run smoke --set batch=999999", "tokens make"),
         ("run smoke --minutes 0", "--minutes is 0.0; give a number above 0"),
         ("run smoke --minutes -3", "--minutes is -3.0; give a number above 0"),

@@ -18,16 +18,11 @@ from typing import Any
 
 import pytest
 
-from labml_style.rendering.book import Chapter, read_book
+from labml_style.rendering.anchors import project_book
+from labml_style.rendering.book import Chapter
 from labml_style.rendering.rows import code_of, tags_of
 
 ROOT = Path(__file__).parents[2]
-SUPPORT = [
-    "labml_style/figures",
-    "labml_style/exercises",
-    "labml_style/lab/download.py",
-    "labml_style/lab/results.py",
-]
 OURS = (type, types.FunctionType, types.MethodType)
 SKIPPED = {"colab-setup", "skip-execution", "exercise", "check", "solution"}
 
@@ -147,7 +142,7 @@ def run(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> set[Place]:
 
 
 def chapters() -> Iterator[Any]:
-    book = read_book(ROOT, package="labml_style", support=SUPPORT)
+    book, _ = project_book(ROOT)
     for chapter in book.chapters.values():
         if chapter.source.suffix == ".ipynb":
             yield pytest.param(chapter, id=chapter.name)

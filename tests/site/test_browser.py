@@ -453,7 +453,8 @@ def test_code_stays_in_view_while_its_prose_scrolls(
     visit: Open, chapters: list[str]
 ) -> None:
     page = visit(chapters[0])
-    row = page.locator(".lit-row:not(.lit-wide):has(> .lit-code > pre)").first
+    both = ".lit-row:has(> .lit-doc):has(> .lit-code > pre)"
+    row = page.locator(both).first
     row.locator(".lit-doc").evaluate(
         "doc => doc.append(Object.assign(document.createElement('p'),"
         " {textContent: 'Long prose. '.repeat(900)}))"
