@@ -88,7 +88,8 @@
 #
 # import torch
 #
-# from labml_style import contract, generate, load
+# from labml_style import generate, load
+# from labml_style.contract import Model
 #
 # stored = files("labml_style") / "lab/checkpoints/recurrence@cpu.safetensors"
 # model = load(stored)
@@ -123,7 +124,7 @@
 
 # %% tags=["active-ipynb", "idea"]
 # @torch.no_grad()
-# def cached_generate(model: contract.Model, tokens, new_tokens):
+# def cached_generate(model: Model, tokens, new_tokens):
 #     """The same tokens; each one is run when it comes, and not again for the next."""
 #     length, memory, work = model.config.segment_length, None, 0
 #     *whole, segment = tokens.split(length, dim=1)
