@@ -61,6 +61,25 @@
 # )
 
 # %% [markdown]
+# > **Use it.** In a copy of the repository: `pip install ".[models]"`
+# >
+# > ```python
+# > from labml_style import CompressiveTransformer, CompressiveTransformerConfig
+# >
+# > config = CompressiveTransformerConfig(
+# >     vocabulary=256, d_model=256, layers=4, heads=4, d_ff=1024, segment_length=128,
+# >     memory_length=128, compressed_length=64, compression_rate=4,
+# > )
+# > model, memory = CompressiveTransformer(config), None
+# > for tokens in torch.randint(256, (8, 1024)).split(128, dim=1):
+# >     logits, memory, losses = model(tokens, memory)
+# > ```
+# >
+# > Add `losses["compression"]` to the loss of the text: it teaches the compression
+# > alone. A lane of the memory takes `layers * (memory_length + compressed_length) *
+# > d_model` numbers; here 768 kB.
+
+# %% [markdown]
 # ## What does a longer reach cost?
 #
 # A [Transformer-XL](transformer_xl.ipynb#how-far-back-does-it-see) of $l$ layers sees

@@ -59,7 +59,7 @@
 # >   words it invents. [See it](#does-it-work).
 
 # %% [markdown]
-# > **Use it.** `pip install "labml-style[models]"`
+# > **Use it.** In a copy of the repository: `pip install ".[models]"`
 # >
 # > ```python
 # > from labml_style import generate, load
@@ -514,9 +514,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompt = torch.tensor([list(given.prompt.encode())])
         how = {k: getattr(given, k) for k in ("temperature", "top_k", "top_p", "seed")}
         integer("new_tokens", given.new_tokens, 0)
-        probabilities(
-            torch.zeros(1, 2), *[*how.values()][:3]
-        )  # refused before it writes
+        # What is out of range is refused before anything is written.
+        probabilities(torch.zeros(1, 2), given.temperature, given.top_k, given.top_p)
         out = sys.stdout.buffer  # text would wait in a buffer of its own
         out.write(given.prompt.encode())
         for token in stream(model, prompt, given.new_tokens, **how):
@@ -738,8 +737,8 @@ if __name__ == "__main__" and __spec__ is not None:
 # > **Pitfall.** A memory that moves at every token. It belongs to whole segments: a
 # > model that was trained to move it after 128 tokens has never seen what one token
 # > leaves there. `compressive-transformer-pytorch` shifts its memories by one layer at
-# > every call, an option that is on by default, and its `generate` calls once per
-# > token. Check: within a segment the memory of the state stays the same.
+# > every call, an option that is on by default, and its own generation makes one call
+# > per token. Check: within a segment the memory of the state stays the same.
 
 # %% tags=["active-ipynb", "proof"]
 # state = start(exact, memory)

@@ -63,7 +63,7 @@
 # >   below](#can-the-memory-be-longer-than-in-training).
 
 # %% [markdown]
-# > **Use it.** `pip install "labml-style[models]"`
+# > **Use it.** In a copy of the repository: `pip install ".[models]"`
 # >
 # > ```python
 # > from labml_style import TransformerXL, TransformerXLConfig

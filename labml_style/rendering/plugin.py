@@ -159,6 +159,8 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         page.title = _nav_titles(config.nav).get(chapter.page) or title
         page.meta.setdefault("description", _description(chapter))
         page.meta.setdefault("chapter", chapter.name)
+        if chapter.page.startswith("support/"):  # a search finds the chapters first
+            page.meta.setdefault("search", {"boost": 0.3})
         page.toc = get_toc(_tokens(toc(chapter)))
         return content
 
