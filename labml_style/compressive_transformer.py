@@ -64,6 +64,7 @@
 # > **Use it.** In a copy of the repository: `pip install ".[models]"`
 # >
 # > ```python
+# > import torch
 # > from labml_style import CompressiveTransformer, CompressiveTransformerConfig
 # >
 # > config = CompressiveTransformerConfig(

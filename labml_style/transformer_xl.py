@@ -66,6 +66,7 @@
 # > **Use it.** In a copy of the repository: `pip install ".[models]"`
 # >
 # > ```python
+# > import torch
 # > from labml_style import TransformerXL, TransformerXLConfig
 # >
 # > config = TransformerXLConfig(vocabulary=256, d_model=256, layers=4, heads=4,
