@@ -15,6 +15,7 @@ from labml_style.contract.checks import (
     check_tokens,
     fraction,
     integer,
+    number,
 )
 from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask
@@ -52,6 +53,7 @@ __all__ = [
     "name_of",
     "newest",
     "newest_filled",
+    "number",
     "part",
     "save",
     "integer",

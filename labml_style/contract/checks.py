@@ -5,6 +5,7 @@ Every message names the value, what was expected, and what to do.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_tokens",
     "fraction",
     "integer",
+    "number",
 ]
 
 
@@ -51,6 +53,21 @@ def fraction(name: str, value: Any) -> float:
     if not 0 <= number < 1:
         raise ValueError(f"{name} is {value!r}; expected 0 <= {name} < 1")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """Return a finite number as `float`.
+
+    Raises:
+        ValueError: it is no number, or not finite.
+    """
+    try:
+        found = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{name} is {value!r}; expected a finite number")
+    return found
 
 
 def check_tokens(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["accuracy", "by_age", "by_count", "errors"]
+import torch
+
+__all__ = ["accuracy", "by_age", "by_count", "errors", "frequencies"]
 
 
 def errors(model: Any, stream: Any, **about: Any) -> dict[str, float]:
@@ -46,3 +48,22 @@ def accuracy(model: Any, stream: Any, **about: Any) -> dict[str, dict[str, float
         raise ValueError("accuracy is of the corpus recall; leave the probe out")
     right = accuracy(model, stream)
     return {"accuracy": {str(delay): round(x, 4) for delay, x in right.items()}}
+
+
+def frequencies(
+    model: Any, stream: Any, *, corpus: Any, warm_up: int
+) -> dict[str, float]:
+    """Return `blind`: bits of a model that knows how frequent tokens are, and no more.
+
+    Frequencies are those of the training text, with one more of each token, so that
+    none has the chance 0. The same targets are scored as for `bits`.
+    """
+    size = model.config.vocabulary
+    counts = torch.bincount(corpus.train.long().flatten(), minlength=size) + 1
+    bits = -(counts / counts.sum()).log2()
+    found, seen = [], 0
+    for batch in stream:
+        targets = batch.targets[:, max(warm_up - seen, 0) :]
+        seen += batch.targets.shape[1]
+        found.append(bits[targets[targets >= 0]])
+    return {"blind": round(torch.cat(found).mean().item(), 4)}
