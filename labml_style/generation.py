@@ -56,7 +56,7 @@
 # > - Step by step gives the logits of `forward`: [shown below](#proofs) for one model,
 # >   and by a test for every model of this site.
 # > - A small model of Shakespeare writes at three temperatures: the higher, the more
-# >   words it invents. [See it](#does-it-work).
+# >   different words it uses. [See it](#does-it-work).
 
 # %% [markdown]
 # > **Use it.** In a copy of the repository: `pip install ".[models]"`
@@ -76,9 +76,9 @@
 #
 # To write one token, a model needs the logits after the last token so far. The simplest
 # way runs the text again for each new token. Running only its last segment again still
-# means 8,256 tokens of work for a segment of 128. The PyTorch package
-# `compressive-transformer-pytorch` does that, and cannot be given a memory to start
-# from.
+# means 1 + 2 + ... + 128 = 8,256 tokens of work for a segment of 128. The PyTorch
+# package `compressive-transformer-pytorch` does that, and cannot be given a memory to
+# start from.
 #
 # The model below has three layers and segments of 32. It was trained on Tiny
 # Shakespeare and is part of the package.
@@ -115,12 +115,13 @@
 # %% [markdown]
 # ## The idea: keys and values do not change
 #
-# While no weight changes, the keys and values of what was attended to do not change
-# either. So compute them once and keep them: those of the memory at the start of a
-# segment, those of each token when it comes. A new token needs its own query only. That
-# is a **key-value cache**, and for a model with memory it has an end: when the segment
-# is full, the memory moves, and the cache begins again. So a token attends to
-# `memory_length + segment_length` keys at most, however long the text is.
+# In training, weights change, so a memory keeps states and computes their keys and
+# values anew in each segment. In decoding no weight changes, and then keys and values
+# do not change either. So compute them once and keep them: those of the memory at the
+# start of a segment, those of each token when it comes. A new token needs its own query
+# only. That is a **key-value cache**, and for a model with memory it has an end: when
+# the segment is full, the memory moves, and the cache begins again. So a token attends
+# to `memory_length + segment_length` keys at most, however long the text is.
 
 # %% tags=["active-ipynb", "idea"]
 # @torch.no_grad()
@@ -155,7 +156,9 @@
 # Why does `forward` run at the border, when all tokens were computed already? Because
 # then any memory works, also one that compresses its slots or writes them by attention.
 # The model says in one place how its memory moves, and decoding does the same. The
-# price is one more pass over each segment.
+# price is one more pass over each segment. It counts as many tokens of work again, but
+# it runs all of them at once, and so takes [a few per
+# cent](#what-does-a-token-cost) of the time.
 #
 # ## Does it work?
 #
@@ -228,7 +231,9 @@ class State(NamedTuple):
 
 # %% [markdown]
 # `start` computes keys and values of the memory, and projects the distances that will
-# occur in the segment. Each step takes those it needs.
+# occur in the segment. Each step takes those it needs. Keys may have no distance, as
+# those of slots that are written and not kept: `placeless` counts them, and here it is
+# 0.
 
 
 # %%
@@ -264,8 +269,9 @@ def start(model: Model, memory: Any = None, batch: int | None = None) -> State:
 
 
 # %% [markdown]
-# `step` runs one token or several. A border comes *before* the first token of a
-# segment, so a state at the end of a segment has dropped nothing yet.
+# `step` runs one token or several. The loop of the idea moved the memory after the last
+# token of a segment; here it moves *before the first token of the next one*. The logits
+# are the same, and where the text ends with its segment, the last pass is saved.
 
 
 # %%
@@ -540,9 +546,10 @@ if __name__ == "__main__" and __spec__ is not None:
 # Both models have four layers of width 64. The Transformer-XL has really run that many
 # tokens. The plain model is given as many random keys and values, has attention without
 # positions, and copies nothing: a lower bound for a full cache. Each time is the least
-# of 30, for one lane on this CPU. The last line is the price of a border.
+# of 30 turns, for one lane on this CPU. The last line is the price of a border.
 
 # %% tags=["active-ipynb"]
+# import math
 # import os
 # from dataclasses import replace
 # from timeit import repeat
@@ -575,7 +582,7 @@ if __name__ == "__main__" and __spec__ is not None:
 #
 # token = torch.zeros(1, 1, dtype=torch.int64)
 # text = torch.randint(256, (1, lengths[-1]))
-# memory, done, times, sizes = None, 0, {}, {}
+# memory, done, sizes, calls = None, 0, {}, {}
 # for history in lengths:
 #     *whole, rest = text[:, done:history].split(128, dim=1)
 #     with torch.no_grad():
@@ -584,16 +591,18 @@ if __name__ == "__main__" and __spec__ is not None:
 #     done = history - rest.shape[1]
 #     _, state = step(small, rest, start(small, memory, 1))
 #     pairs = [torch.randn(2, 1, 4, history, 16) for _ in range(4)]
-#     keys, values = [p[0] for p in pairs], [p[1] for p in pairs]
-#     for name, call in (
-#         ("memory", "step(small, token, state)"),
-#         ("full cache", "full_cache_step(plain, token, keys, values)"),
-#     ):
-#         spent = repeat(call, globals=globals(), number=1, repeat=30)
-#         times[name, history] = 1e3 * min(spent)
+#     calls["memory", history] = "step(small, token, state)", dict(state=state)
+#     cache = dict(keys=[p[0] for p in pairs], values=[p[1] for p in pairs])
+#     call = "full_cache_step(plain, token, keys, values)"
+#     calls["full cache", history] = call, cache
 #     sizes["full cache", history] = sum(p.nbytes for p in pairs)
-#     kept = [x.nbytes for pair in state.past.pairs for x in pair]
-#     sizes["memory", history] = sum(kept) + (0 if memory is None else memory.nbytes)
+#     kept = [x for pair in state.past.pairs for x in pair] + state.positions
+#     sizes["memory", history] = sum(x.nbytes for x in kept) + memory.nbytes
+# times = dict.fromkeys(calls, math.inf)
+# for _ in range(30):  # in turns: where the machine is slow, it is for all of them
+#     for key, (call, own) in calls.items():
+#         spent = repeat(call, globals=globals() | own, number=1, repeat=1)
+#         times[key] = min(times[key], 1e3 * spent[0])
 # for name in ("memory", "full cache"):
 #     print(f"{name:10}", *(f"{times[name, n]:8.2f} ms" for n in lengths))
 #     print(" " * 10, *(f"{sizes[name, n] / 1024:8.0f} kB" for n in lengths))

@@ -50,9 +50,9 @@
 # > **What you will find.**
 # >
 # > - Memory pays on text. On Tiny Shakespeare, with segments of 32, a memory of 32
-# >   slots saves 0.12 bits per byte (2.54 to 2.42). A segment of 96 at the same cost
-# >   saves 0.08. Three seeds, each alike.
-# >   [Holds](training.ipynb#what-does-recurrence-buy-at-equal-cost).
+# >   slots saves 0.12 bits per byte (2.54 to 2.42). A segment of 96, in which a query
+# >   has as many keys in the mean, saves 0.08. Three seeds, each alike. [Measured in
+# >   the next chapter](training.ipynb#what-does-recurrence-buy-at-equal-cost).
 # > - The first token of a segment sees `layers` times `memory_length` tokens back, and
 # >   not one further, where the memory is a multiple of the segment. [Measured
 # >   below](#how-far-back-does-it-see).
@@ -125,7 +125,6 @@
 # \end{aligned} \tag{1} $$
 #
 # ([Dai and others 2019](../docs/references.md#dai2019transformerxl), section 3.2).
-# ([Dai and others 2019](../docs/references.md#dai2019transformerxl), section 3.2).
 # $\circ$ joins along time. SG is the
 # [stop-gradient](../docs/glossary.md#stop-gradient): the old states are data, like the
 # text itself. Only the segment makes queries. Keys and values of the past are computed
@@ -136,7 +135,7 @@
 # $$ m^n_{t+1} = \left[m^n_t \circ \mathrm{SG}(h^{n-1}_t)\right]_{\text{newest } n_m}
 #    \tag{2} $$
 #
-# From here on $m^n_t$ stands in (1) where $\mathrm{SG}(h^{n-1}_t)$ stands now. The
+# From here on $m^n_{t+1}$ stands in (1) where $\mathrm{SG}(h^{n-1}_t)$ stands now. The
 # scores are those of [relative attention](relative_attention.ipynb). The code beside is
 # the whole model, in plain tensors.
 
@@ -536,7 +535,7 @@ class TransformerXL(Model):
         return [Layer(self.config) for _ in range(self.config.layers)]
 
     def make_final_norm(self) -> nn.Module:
-        """Return the norm before the head: a residual's own, as for one more layer."""
+        """Return the norm before the head: the `input_norm` of one more residual."""
         return build(self.config.residual, self.config).input_norm
 
     def forward(self, tokens: Tensor, memory: Any = None) -> Output:
@@ -676,9 +675,9 @@ def initialise(module: nn.Module) -> None:
 # %% [markdown]
 # ## What does it cost, and when to use it?
 #
-# The parameters do not depend on the memory. What grows is the state to carry, and the
-# keys that each query meets: $n_m + (n_s + 1)/2$ in the mean. The time is that of one
-# evaluated segment, against no memory.
+# The parameters do not depend on the memory. What grows are the bytes to carry, and the
+# keys that each query meets: $n_m + (n_s + 1)/2$ in the mean, for segments of $n_s$
+# tokens. The time is that of one evaluated segment, against no memory.
 
 # %% tags=["active-ipynb"]
 # from dataclasses import replace
@@ -769,7 +768,8 @@ def initialise(module: nn.Module) -> None:
 # @torch.no_grad()
 # def accuracy(model, distance):
 #     memory = None
-#     task = streams.RecallStream(distance, 8, steps, samples=1, pairs=1, seed=9)
+#     lanes = steps  # each asks once
+#     task = streams.RecallStream(distance, 8, lanes, samples=1, pairs=1, seed=9)
 #     for batch in task:
 #         logits, memory, _ = model(batch.tokens, memory)
 #     return (logits[:, -1].argmax(-1) == batch.targets[:, -1]).double().mean().item()
@@ -833,8 +833,8 @@ def initialise(module: nn.Module) -> None:
 # assert changed.equal(torch.ones(4, 4).triu().bool())
 
 # %% [markdown]
-# **The gradient stops at the memory**, and still teaches how to attend to it: without
-# the path through its keys and values, their weights get another gradient.
+# **The gradient stops at the memory.** The weights that make keys and values of the
+# memory still get a gradient through it. Without that path theirs is another one.
 
 # %% tags=["active-ipynb", "proof"]
 # memory = model(text[:, :4]).memory

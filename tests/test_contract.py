@@ -45,6 +45,17 @@ from labml_style.contract import (
     part,
     save,
 )
+from labml_style.gating import (
+    BRCGate,
+    GRUGate,
+    HighwayGate,
+    IdentityReordering,
+    InputGate,
+    MogrifierGRUGate,
+    NBRCGate,
+    OutputGate,
+    SigmoidTanhGate,
+)
 from labml_style.reconstruction import (
     AutoEncoding,
     BackpropagationThroughTime,
@@ -120,6 +131,16 @@ def case(
 XL = TransformerXL, TransformerXLConfig
 COMPRESSIVE = CompressiveTransformer, CompressiveTransformerConfig
 LATE = ("partial reset",)
+GATES = [
+    InputGate,
+    OutputGate,
+    HighwayGate,
+    SigmoidTanhGate,
+    GRUGate,
+    MogrifierGRUGate,
+    BRCGate,
+    NBRCGate,
+]
 DILATED: dict[str, Any] = {"compression": DilatedConvolution}
 NO_LOSS: dict[str, Any] = {
     "compression": MeanPooling,
@@ -159,6 +180,13 @@ REGISTRY = [
     case("cm-time", COMPRESSIVE, LATE, compression_loss=BackpropagationThroughTime),
     case("cm-rate-4", COMPRESSIVE, LATE, compression_rate=4, memory_length=4),
     case("cm-as-xl", COMPRESSIVE, compressed_length=0, **NO_LOSS),
+    case("xl-reordered", XL, residual=IdentityReordering),
+    *(case(f"xl-{gate.__name__}", XL, residual=gate) for gate in GATES),
+    *(
+        case(f"cm-{gate.__name__}", COMPRESSIVE, LATE, residual=name_of(gate))
+        for gate in GATES
+    ),
+    case("xl-gate-with-options", XL, residual=part(MogrifierGRUGate, rounds=2, rank=3)),
 ]
 # The first line of each class, where variants make no difference.
 KINDS = list({one.model: one for one in reversed(REGISTRY)}.values())[::-1]

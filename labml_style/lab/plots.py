@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labml_style.figures import show, use_style
-from labml_style.figures.palette import MUTED
+from labml_style.figures.palette import INK, MUTED
 from labml_style.lab import results
 from labml_style.lab.results import Record
 
@@ -30,6 +30,8 @@ def draw(record: Record) -> None:
         _ages(record)
     elif "by_count" in first:
         _counts(record)
+    elif "blind" in first:
+        _rates(record)
     elif 2 * len(_lines(record)) > len(record["preset"]["arms"]):
         _slots(record)
     else:
@@ -339,6 +341,52 @@ def _counts(record: Record) -> None:
         alt=f"Per cent of the bits of {first} that are saved, from words never seen to "
         f"the most frequent: {'; '.join(said)}.",
         caption=f"{_about(record)} A dot is a seed, a line their mean.",
+    )
+
+
+def _rates(record: Record) -> None:
+    """Draw a grid: a row for each way, a column for each rate; arms are `way, rate`."""
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    arms = _arms(record)
+    ways = list(dict.fromkeys(arm.partition(", rate ")[0] for arm in arms))
+    rates = list(dict.fromkeys(arm.partition(", rate ")[2] for arm in arms))
+    found = {arm: _first(record, arm) for arm in arms}
+    bits = {arm: statistics.mean(x["bits"] for x in found[arm]) for arm in arms}
+    failed = {arm: sum(map(results.fails, found[arm])) for arm in arms}
+    low, high = min(bits.values()), found[arms[0]][0]["blind"]
+    said = []
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 0.8 + 0.3 * len(ways)))
+        for y, way in enumerate(ways):
+            for x, rate in enumerate(rates):
+                arm = f"{way}, rate {rate}"
+                share = min(max((high - bits[arm]) / (high - low), 0.0), 1.0)
+                axes.add_patch(
+                    Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fc="C0", alpha=share / 2)
+                )
+                text = f"{bits[arm]:.2f}"
+                if failed[arm]:
+                    text = f"{failed[arm]} of {len(found[arm])} fail"
+                colour = "C1" if failed[arm] else INK
+                place: dict[str, Any] = dict(ha="center", va="center", fontsize=9)
+                axes.text(x, y, text, color=colour, **place)
+            wrong = sum(failed[f"{way}, rate {rate}"] for rate in rates)
+            best = min(bits[f"{way}, rate {rate}"] for rate in rates)
+            said.append(f"{way} {wrong} fail, best {best:.2f}")
+        axes.set_yticks(range(len(ways)), ways)
+        axes.set_xticks(range(len(rates)), rates)
+        axes.set(xlabel="learning rate", xlim=(-0.5, len(rates) - 0.5))
+        axes.set(ylim=(len(ways) - 0.5, -0.5))
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    show(
+        figure,
+        alt=f"A grid of {_unit(record)} by way and learning rate. {'; '.join(said)}.",
+        caption=f"{_about(record)} Mean {_unit(record)}; darker is better. A run fails "
+        "if it ends within 0.1 bits of a model that knows only how frequent bytes are.",
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Markdown",
     "Table",
     "expectation",
+    "fails",
     "load",
     "plot",
     "state_bytes",
@@ -77,6 +78,15 @@ def summary(record: Record) -> dict[tuple[str, str], list[float]]:
         for name, one in run["measures"].items():
             found.setdefault((run["arm"], name), []).append(one["bits"])
     return found
+
+
+def fails(one: Record) -> bool:
+    """Whether a run learned no more than how frequent tokens are, to 0.1 bits.
+
+    Args:
+        one: what was measured, with `blind` beside `bits`.
+    """
+    return bool(one["bits"] > one["blind"] - 0.1)
 
 
 def state_bytes(record: Record, arm: str, measure: str) -> int:

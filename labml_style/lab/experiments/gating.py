@@ -12,7 +12,7 @@ from labml_style.lab.experiments.training import SMALL
 from labml_style.lab.judging import Claim, decide, gaps, measured, span, spread
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
 from labml_style.lab.recall import RecallTask
-from labml_style.lab.results import summary
+from labml_style.lab.results import fails, summary
 from labml_style.training import TrainingConfig
 from labml_style.transformer_xl import TransformerXLConfig
 
@@ -64,11 +64,6 @@ def _rates(base: Arm, rates: tuple[float, ...], **about: Any) -> Preset:
         judge=judge_rates,
         **about,
     )
-
-
-def fails(one: dict[str, Any]) -> bool:
-    """Whether a run learned no more than how frequent bytes are."""
-    return bool(one["bits"] > one["blind"] - 0.1)
 
 
 def judge_rates(record: dict[str, Any]) -> Verdict:
