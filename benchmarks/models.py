@@ -13,6 +13,8 @@ Where other programs share the machine, the best of 30 products was lucky, and a
 which is longer, is not: even a product stands above its own bound. So there is a second
 ratio, to the same operations at the rate of all 30.
 
+Two rows have GRU gates around all sub-layers: twelve products more in each layer.
+
 Softmax, norms, the shift, the optimizer and all overhead are free in the bound.
 Compression and, in training, attention reconstruction are counted with the gradients
 they need. There are rows for `torch.compile`, where there is a C++ compiler. Decoding
@@ -29,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -43,6 +45,7 @@ from labml_style.compressive_transformer import (
     CompressiveTransformer,
     CompressiveTransformerConfig,
 )
+from labml_style.gating import GRUGate
 from labml_style.generation import State, start, step
 from labml_style.transformer_xl import (
     TransformerXL,
@@ -142,7 +145,11 @@ class Decoder(nn.Module):
 
 
 def operations(
-    config: TransformerXLConfig, batch: int, memory: bool, compressed: bool = False
+    config: TransformerXLConfig,
+    batch: int,
+    memory: bool,
+    compressed: bool = False,
+    gated: bool = False,
 ) -> tuple[float, float]:
     """Return the operations of all matrix products: forward, and a training step."""
     b, t, d = batch, config.segment_length, config.d_model
@@ -152,6 +159,7 @@ def operations(
     layer: float = 4 * b * t * d * d + 4 * b * (t + m) * d * d
     layer += 4 * b * t * d * config.d_ff
     layer += 2 * (t + m) * d * d if memory else 0
+    layer += 2 * 6 * 2 * b * t * d * d if gated else 0  # two gates of six products
     layer += 2 * products * b * t * (m + (t + 1) / 2) * d
     forward = config.layers * layer + 2 * b * t * d * config.vocabulary
     # Memory and waves need no gradient: two products there, not three.
@@ -201,15 +209,15 @@ class Arm:
     def __init__(self, name: str, device: str = "cpu", batch: int = BATCH) -> None:
         torch.manual_seed(0)
         self.name, self.device = name, device
-        config: TransformerXLConfig = CONFIG
-        model: Any
-        if name == "Compressive":
-            model, config = CompressiveTransformer(COMPRESSIVE), COMPRESSIVE
-        else:
-            model = (TransformerXL if name == "Transformer-XL" else Encoder)(config)
-        self.model, plain = model.to(device), name == ARMS[-1]
+        kind, gated = name.removesuffix(GATED), name.endswith(GATED)
+        config = COMPRESSIVE if kind == "Compressive" else CONFIG
+        if gated:
+            config = replace(config, residual=GRUGate)
+        model: Any = KINDS[kind](config)
+        self.model, plain = model.to(device), kind == ARMS[-1]
         self.memory = None if plain else full_memory(config, batch, device)
-        self.bound = operations(config, batch, not plain, name == "Compressive")
+        compressed = kind == "Compressive"
+        self.bound = operations(config, batch, not plain, compressed, gated)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         shape = 2, batch, CONFIG.segment_length
         text = torch.randint(CONFIG.vocabulary, shape, device=device)
@@ -234,7 +242,19 @@ class Arm:
         self.optimizer.step()
 
 
-ARMS = ("Transformer-XL", "Compressive", "nn.TransformerEncoder")
+GATED = ", GRU gates"
+KINDS: dict[str, Any] = {
+    "Transformer-XL": TransformerXL,
+    "Compressive": CompressiveTransformer,
+    "nn.TransformerEncoder": Encoder,
+}
+ARMS = (
+    "Transformer-XL",
+    f"Transformer-XL{GATED}",
+    "Compressive",
+    f"Compressive{GATED}",
+    "nn.TransformerEncoder",
+)
 
 
 def peak(name: str) -> float:
@@ -301,11 +321,11 @@ def bench_steps(rounds: int) -> None:
         f"best product {bests[0]:.0f} to {bests[-1]:.0f}, median {middle:.0f} GFLOP/s; "
         f"the mean takes {over:.2f} times as long"
     )
-    print(f"{'':24}{'train':>9}{'bound':>9}{'ratio':>7}{'mean':>6}", end="")
+    print(f"{'':26}{'train':>9}{'bound':>9}{'ratio':>7}{'mean':>6}", end="")
     print(f"{'eval':>12}{'bound':>9}{'ratio':>7}{'mean':>6}{'tokens/s':>12}{'peak':>9}")
     each = iter(turns)
     for label, arm in every:
-        line = f"{label:24}"
+        line = f"{label:26}"
         for mode in MODES:
             turn, needed = next(each), arm.bound[mode == "train"]
             took = median(one.took for one in turn)

@@ -20,6 +20,7 @@ _NAMES = {
         "CompressiveTransformer",
         "CompressiveTransformerConfig",
     ),
+    "gating": ("GRUGate", "IdentityReordering"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -101,7 +101,7 @@ def by_hand(gate: Any, x: list[float], y: list[float]) -> list[float]:
     if isinstance(gate, GRUGate):
         if isinstance(gate, MogrifierGRUGate):
             for number, scale in enumerate(gate.rounds, start=1):
-                first, second = (one.weight for one in scale.children())
+                first, second = scale.parameters()
                 if number % 2:
                     s = times(second, times(first, x))
                     y = [2 * sigmoid(s[i]) * y[i] for i in d]

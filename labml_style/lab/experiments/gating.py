@@ -391,7 +391,7 @@ PRESETS = (
                 memory_length=16,
             ),
             training=TrainingConfig(
-                steps=400, learning_rate=2e-3, warmup=50, truncation=12
+                steps=1000, learning_rate=2e-3, warmup=50, truncation=12
             ),
             batch=32,
             measures={
@@ -404,7 +404,7 @@ PRESETS = (
         },
         form="cpu",
         seeds=(0, 1, 2),
-        minutes=25,
+        minutes=45,
     ),
     _depth(
         Arm(
