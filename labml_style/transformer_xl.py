@@ -581,14 +581,7 @@ class TransformerXL(Model):
         begin: int = 0,
         positions: list[Tensor | None] | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Seen]]:
-        """Run tokens of a segment through all layers.
-
-        Args:
-            tokens: `[batch, time]` int64.
-            past: what stands before them, earlier tokens of the segment included.
-            begin: how many tokens of the segment those are.
-            positions: for each layer, what its attention has for the distances; None
-                computes it.
+        """Run tokens `[batch, time]` of a segment through all layers, as `Model.run`.
 
         Returns:
             Logits `[batch, time, vocabulary]`; for each layer its input `[batch, time,

@@ -336,3 +336,114 @@ def test_a_verdict_is_put_into_a_record_and_nothing_else_changes(
     before = path.stat().st_mtime_ns
     records.judge()
     assert path.stat().st_mtime_ns == before
+
+
+def test_gate_rates() -> None:
+    title = "gate-rates@cpu"
+
+    def as_expected(arm: str, seed: int, measure: str, one: Record) -> None:
+        way, _, rate = arm.partition(", rate ")
+        one["bits"] = one["blind"] - 1.0
+        if rate == "0.1":
+            one["bits"] += 0.2 * (way in ("pre-norm", "reordered"))
+            one["bits"] += 1.0 * (way == "post-norm")
+        if way == "input" and rate != "0.001":
+            one["bits"] = one["blind"] - 0.09
+
+    found = judge(title, doctored(title, as_expected))
+    assert found.verdict == "holds", found
+    assert "GRU 0," in found.text and "post-norm 3," in found.text
+    assert "input 12" in found.text
+
+    def gru_fails(arm: str, seed: int, measure: str, one: Record) -> None:
+        as_expected(arm, seed, measure, one)
+        if arm == "GRU, rate 0.03" and seed == 1:
+            one["bits"] = one["blind"]
+
+    found = judge(title, doctored(title, gru_fails))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+    def behind(arm: str, seed: int, measure: str, one: Record) -> None:
+        as_expected(arm, seed, measure, one)
+        if arm == "pre-norm, rate 0.1" and seed == 2:
+            one["bits"] = one["blind"] - 1.1
+
+    found = judge(title, doctored(title, behind))
+    assert found.verdict == "in part", "not in every seed"
+
+
+def test_gate_and_compression() -> None:
+    title = "gate-and-compression@cpu"
+    bits = {
+        "exact": [2.50, 2.51, 2.52],
+        "compressed": [2.51, 2.51, 2.53],
+        "gated exact": [2.55, 2.57, 2.56],
+        "gated compressed": [2.56, 2.58, 2.57],
+    }
+
+    def given(arm: str, seed: int, measure: str, one: Record) -> None:
+        one["bits"] = bits[arm][seed]
+
+    found = judge(title, doctored(title, given))
+    assert found.verdict == "holds", found
+    assert "a gate changes bits by +0.040 to +0.060 with exact slots" in found.text
+    assert "interaction is +0.003 with a spread of 0.006" in found.text
+    bits["gated compressed"] = [2.50, 2.51, 2.51]
+    found = judge(title, doctored(title, given))
+    assert found.verdict == "does not hold", "compressed slots, with a gate, are a gain"
+    assert found.text.endswith("against it came."), "the interaction is clear"
+    bits["gated exact"] = [2.49, 2.50, 2.51]
+    bits["gated compressed"] = [2.50, 2.50, 2.52]
+    found = judge(title, doctored(title, given))
+    assert found.verdict == "does not hold", "the gate pays in every seed"
+
+
+def test_gated_recall() -> None:
+    title = "gated-recall@cpu"
+    far = {"exact": 0.12, "gated exact": 0.13, "compressed": 0.6, "gated compressed": 0}
+    noise = [0.01, -0.02, 0.03]
+
+    def given(gain: float) -> Callable[[str, int, str, Record], None]:
+        def harm(arm: str, seed: int, measure: str, one: Record) -> None:
+            beyond = {**far, "gated compressed": 0.61 + gain}[arm]
+            beyond += noise[seed] * (arm == "gated compressed")
+            one["accuracy"] = {
+                delay: 0.95 if int(delay) <= 16 else beyond for delay in one["accuracy"]
+            }
+
+        return harm
+
+    found = judge(title, doctored(title, given(0.0)))
+    assert found.verdict == "holds", found
+    assert "From 48 to 80" in found.text or "from 48 to 80" in found.text
+    found = judge(title, doctored(title, given(0.2)))
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    assert "the interaction is +0.2" in found.text
+
+    def lost(arm: str, seed: int, measure: str, one: Record) -> None:
+        given(0.0)(arm, seed, measure, one)
+        if arm == "gated exact":
+            one["accuracy"]["8"] = 0.5
+
+    assert judge(title, doctored(title, lost)).verdict == "in part"
+
+
+def test_gate_and_depth() -> None:
+    title = "gate-and-depth@cpu"
+    bits = {
+        "4 layers": [2.6, 2.6, 2.6],
+        "12 layers": [2.7, 2.7, 2.65],
+        "gated 4 layers": [2.65, 2.65, 2.55],
+        "gated 12 layers": [2.8, 2.7, 2.7],
+    }
+
+    def given(arm: str, seed: int, measure: str, one: Record) -> None:
+        one["bits"] = bits[arm][seed]
+
+    assert judge(title, doctored(title, given)).verdict == "holds"
+    bits["gated 12 layers"][2] = 2.54
+    found = judge(title, doctored(title, given))
+    assert found.verdict == "does not hold", "depth pays in one seed"
+    assert found.text.endswith("evidence against it did not come.")
+    bits["gated 12 layers"] = [2.69, 2.66, 2.64]
+    assert judge(title, doctored(title, given)).text.endswith("against it came.")
