@@ -31,7 +31,7 @@
 #     "gated": (["gate"], ["norm", "ReLU"]),
 # }
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 3.0))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.3))
 #     for column, (name, (path, side)) in enumerate(layers.items()):
 #         x = 3 * column
 #         axes.annotate("", (x, 5.4), (x, 0), arrowprops=dict(arrowstyle="->"))
@@ -163,25 +163,13 @@
 #     return gru_gate(x, found, gates[1], bias)
 #
 #
-# d, names = 16, ("wr", "ur", "wz", "uz", "wg", "ug")
-# gates = [{k: torch.randn(d, d, dtype=torch.float64) / 4 for k in names} for _ in "12"]
-# mix = torch.randn(2, d, d, dtype=torch.float64) / 4
-#
-#
-# def attend(x):  # in its place: the mean of all tokens so far
-#     count = torch.arange(1, x.shape[1] + 1)[:, None]
-#     return x.cumsum(1) / count @ mix[0]
-#
-#
-# def feed_forward(x):
-#     return x.relu() @ mix[1]
-#
-#
-# x = torch.randn(2, 5, d, dtype=torch.float64)
+# d, w = 16, {}
+# for name in ("wr", "ur", "wz", "uz", "wg", "ug"):
+#     w[name] = torch.randn(d, d) / d**0.5
+# x, y = torch.randn(2, 2, 5, d)
 # for bias in (-2.0, 0.0, 2.0, 4.0):
-#     out = gated_layer(x, attend, feed_forward, gates, bias)
-#     moved = (out - x).norm() / x.norm()
-#     print(f"bias {bias:+.0f}: a layer moves states by {moved:.0%} of their length")
+#     moved = (gru_gate(x, y, w, bias) - x).norm() / x.norm()
+#     print(f"bias {bias:+.0f}: the gate moves x by {moved:.0%} of its length")
 
 # %% [markdown]
 # ## Which gate stays near the identity?
@@ -194,7 +182,7 @@
 # stays near the identity.
 
 # %% tags=["active-ipynb"]
-# from labml_style import PostNorm, PreNorm, TransformerXL, TransformerXLConfig, part
+# from labml_style import PreNorm, TransformerXL, TransformerXLConfig, part
 #
 # sizes = dict(vocabulary=64, d_model=64, layers=25, heads=4, d_ff=256)
 # sizes |= dict(segment_length=32, memory_length=0)
@@ -203,11 +191,10 @@
 #
 # @torch.no_grad()
 # def way_up(residual):
-#     """Return the states before each layer, `[layers, tokens, d_model]`."""
 #     torch.manual_seed(0)
 #     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual)).eval()
 #     _, inputs, _ = model.run(tokens, model.past(None))
-#     return torch.stack(inputs).flatten(1, 2)
+#     return torch.stack(inputs).flatten(1, 2)  # [layers, tokens, d_model]
 #
 #
 # kinds = dict(Output=1, Highway=1, SigmoidTanh=1, GRU=2, BRC=0, NBRC=0)  # usual bias
@@ -218,32 +205,32 @@
 #     for bias in (0, 1, 2):
 #         gate = part(f"labml_style.gating:{name}Gate", bias=bias)
 #         ways[f"{name}Gate", bias] = way_up(gate)
-# drift, kept = {}, {}
+# drift, usual = {}, {"PreNorm": None, "IdentityReordering": None, "InputGate": None}
+# usual |= {f"{name}Gate": bias for name, bias in kinds.items()}
 # print("after 12 layers      bias   drift   direction kept")
-# for key, states in ways.items():
+# for (name, bias), states in ways.items():
 #     first = states[0]
-#     drift[key] = (states[1:] - first).norm(dim=2) / first.norm(dim=1)
-#     kept[key] = torch.cosine_similarity(states[12], first, dim=-1).mean()
-#     bias = "none" if key[1] is None else key[1]
-#     print(f"{key[0]:20} {bias!s:>4}{drift[key][11].mean():8.2f}{kept[key]:13.2f}")
+#     drift[name, bias] = ((states[1:] - first).norm(dim=2) / first.norm(dim=1)).mean(1)
+#     if bias == usual[name]:
+#         kept = torch.cosine_similarity(states[12], first, dim=-1).mean()
+#         print(f"{name:20} {bias!s:>4}{drift[name, bias][11]:8.2f}{kept:13.2f}")
 
 # %% tags=["active-ipynb", "figure"]
-# import matplotlib.pyplot as plt
-#
-# drawn = ["IdentityReordering", "InputGate", *(f"{name}Gate" for name in kinds)]
 # with use_style():
-#     figure, panels = plt.subplots(2, 4, figsize=(5.2, 3.6), sharex=True, sharey=True)
-#     for axes, name in zip(panels.flat, drawn, strict=True):
+#     figure, panels = plt.subplots(2, 4, figsize=(5.2, 3.4), sharex=True, sharey=True)
+#     for axes, name in zip(panels.flat, [*usual][1:], strict=True):
 #         for bias, line in ((None, "-"), (0, ":"), (1, "--"), (2, "-")):
 #             if (name, bias) in drift:
 #                 colour = "C0" if bias is None else "C1"
-#                 up = drift[name, bias].mean(1)
+#                 up = drift[name, bias]
 #                 axes.plot(range(1, 25), up, line, color=colour, linewidth=1.5)
-#         axes.set_title(name.removeprefix("Identity").removesuffix("Gate"), fontsize=9)
+#         title = name.removeprefix("Identity").removesuffix("Gate")
+#         axes.set_title(title, fontsize=9)
 #         axes.set(xscale="log", yscale="log", ylim=(0.003, 4))
 #         axes.set_xticks([1, 4, 24], ["1", "4", "24"])
-#     panels[0, 0].set_ylabel("drift")
-#     panels[1, 0].set_ylabel("drift")
+#         axes.tick_params(labelsize=9)
+#     panels[0, 0].set_ylabel("drift", fontsize=10)
+#     panels[1, 0].set_ylabel("drift", fontsize=10)
 #     figure.supxlabel("layers", fontsize=10)
 # show(
 #     figure,
@@ -266,10 +253,12 @@
 # drift.
 
 # %% [markdown]
-# ## The parts: a norm at the input, a ReLU, and one way to join
+# ## The parts: one layer, and eight ways to join
 #
-# All gates share the reordered layer of equation (2), and differ in `join`. With a sum
-# there, it is the paper's TrXL-I.
+# All gates share the layer of equation (2), and differ in `join`. With a sum there, it
+# is the paper's TrXL-I. The bias $b$ is learned, one number for each of `d_model`; you
+# say where it starts. Matrices that multiply the same vector are one matrix in the
+# code, because one large product is faster than three small ones.
 
 # %%
 from __future__ import annotations
@@ -285,9 +274,7 @@ from labml_style.transformer_xl import PreNorm
 
 # %%
 class IdentityReordering(PreNorm):
-    """Around a sub-layer: a norm at its input, a ReLU at its output, and a sum.
-
-    The parent of all gates. A gate changes `join` alone.
+    """A norm at the input of a sub-layer, a ReLU at its output, and a sum.
 
     Args:
         config: `d_model` and `dropout` are read.
@@ -301,27 +288,29 @@ class IdentityReordering(PreNorm):
         return self.join(x, y.relu())
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Join the states x and what was added to them, y, after its ReLU.
-
-        Args:
-            x: `[batch, time, d_model]`.
-            y: the same.
-
-        Returns:
-            `[batch, time, d_model]`.
-        """
+        """Join the path x and what was found, y, both `[batch, time, d_model]`."""
         return x + y
 
 
-# %% [markdown]
-# A bias is learned, for each of the `d_model` numbers, and starts where you say.
-# `products` is one matrix for several products of one operand, because one large
-# product is faster than three small ones.
+class InputGate(IdentityReordering):
+    r"""$\sigma(W x) \odot x + y$: scales the path, and has no bias to hold it open.
+
+    Args:
+        config: `d_model` and `dropout` are read.
+
+    Source: Parisotto et al. 2019, section 3.2, "Input".
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.of_x = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def join(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.of_x(x).sigmoid() * x + y
 
 
-# %%
-class Biased(IdentityReordering):
-    """A gate with a bias; the parent of all gates that have one.
+class BiasedGate(IdentityReordering):
+    """A gate with a bias: the parent of all that follow.
 
     Args:
         config: `d_model` and `dropout` are read.
@@ -337,136 +326,79 @@ class Biased(IdentityReordering):
         self.bias = nn.Parameter(torch.full((config.d_model,), start))
 
 
-def products(config: Any, count: int = 1) -> nn.Linear:
-    """Return `count` maps of states to states, one below the other, without a bias."""
-    return nn.Linear(config.d_model, count * config.d_model, bias=False)
-
-
-# %% [markdown]
-# **Input gate**: $\sigma(W_g x) \odot x + y$. It scales the states themselves, and has
-# no bias that could hold it open.
-
-
-# %%
-class InputGate(IdentityReordering):
-    """The states pass a gate of their own, and what was found is added.
+class OutputGate(BiasedGate):
+    r"""$x + \sigma(W x - b) \odot y$: the path stays free; with $b = 1$ 27 % of y pass.
 
     Args:
         config: `d_model` and `dropout` are read.
-
-    Source: Parisotto et al. 2019, section 3.2, "Input".
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.of_x = products(config)
-
-    def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
-        return self.of_x(x).sigmoid() * x + y
-
-
-# %% [markdown]
-# **Output gate**: $x + \sigma(W_g x - b) \odot y$. The path stays free. A bias of 1
-# lets 27 % of $y$ through at the start.
-
-
-# %%
-class OutputGate(Biased):
-    """What was found passes a gate that looks at the states.
-
-    Args:
-        config: `d_model` and `dropout` are read.
-        bias: is subtracted; above 0 the gate starts nearly closed.
+        bias: is subtracted; above 0 the gate starts nearly shut.
 
     Source: Parisotto et al. 2019, section 3.2, "Output".
     """
 
     def __init__(self, config: Any, bias: float = 1.0) -> None:
         super().__init__(config, bias)
-        self.of_x = products(config)
+        self.of_x = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
         return x + (self.of_x(x) - self.bias).sigmoid() * y
 
 
-# %% [markdown]
-# **Highway**: $\sigma(W_g x + b) \odot x + (1 - \sigma(W_g x + b)) \odot y$. One gate
-# shares out between the two. Here the bias is *added*: above 0 the states are kept.
-
-
-# %%
-class HighwayGate(Biased):
-    """One gate shares out between the states and what was found.
+class HighwayGate(BiasedGate):
+    r"""$c \odot x + (1 - c) \odot y$ with $c = \sigma(W x + b)$: the bias is *added*.
 
     Args:
         config: `d_model` and `dropout` are read.
-        bias: is added; above 0 the states are kept at the start.
+        bias: is added; above 0 most of the path passes at the start.
 
     Source: Parisotto et al. 2019, section 3.2, "Highway"; Srivastava et al. 2015.
     """
 
     def __init__(self, config: Any, bias: float = 1.0) -> None:
         super().__init__(config, bias)
-        self.of_x = products(config)
+        self.of_x = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
-        gate = (self.of_x(x) + self.bias).sigmoid()
-        return gate * x + (1 - gate) * y
+        carry = (self.of_x(x) + self.bias).sigmoid()
+        return carry * x + (1 - carry) * y
 
 
-# %% [markdown]
-# **SigTanh**: $x + \sigma(W_g y - b) \odot \tanh(U_g y)$. What was found decides by
-# itself how much of it counts, and no number of it moves a state by more than 1.
-
-
-# %%
-class SigmoidTanhGate(Biased):
-    """What was found passes a tanh, and a gate that looks at it too.
+class SigmoidTanhGate(BiasedGate):
+    r"""$x + \sigma(W y - b) \odot \tanh(U y)$: no number moves by more than 1.
 
     Args:
         config: `d_model` and `dropout` are read.
-        bias: is subtracted; above 0 the gate starts nearly closed.
+        bias: is subtracted; above 0 the gate starts nearly shut.
 
     Source: Parisotto et al. 2019, section 3.2, "Sigmoid-Tanh".
     """
 
     def __init__(self, config: Any, bias: float = 1.0) -> None:
         super().__init__(config, bias)
-        self.of_y = products(config, 2)
+        self.of_y = nn.Linear(config.d_model, 2 * config.d_model, bias=False)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
         gate, new = self.of_y(y).chunk(2, dim=-1)
         return x + (gate - self.bias).sigmoid() * new.tanh()
 
 
-# %% [markdown]
-# **GRU**, equation (3), as the idea has it: three products of $y$ in one matrix, two of
-# $x$ in another. The third product of $x$ waits for the reset.
-
-
-# %%
-class GRUGate(Biased):
-    """A gated recurrent unit: its state is the path, its input what was found.
+class GRUGate(BiasedGate):
+    """Equation (3), as the idea has it. The third product of x waits for the reset.
 
     Args:
         config: `d_model` and `dropout` are read.
-        bias: is subtracted from the update gate; above 0 the states are kept.
+        bias: is subtracted from the update; above 0 most of the path passes.
 
     Source: Parisotto et al. 2019, section 3.2, "Gated-Recurrent-Unit-type gating".
     """
 
     def __init__(self, config: Any, bias: float = 2.0) -> None:
         super().__init__(config, bias)
-        self.of_y = products(config, 3)
-        self.of_x = products(config, 2)
-        self.of_reset = products(config)
+        self.of_y = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.of_x = nn.Linear(config.d_model, 2 * config.d_model, bias=False)
+        self.of_reset = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
         reset, update, new = self.of_y(y).chunk(3, dim=-1)
         more_reset, more_update = self.of_x(x).chunk(2, dim=-1)
         reset = (reset + more_reset).sigmoid()
@@ -479,22 +411,18 @@ class GRUGate(Biased):
 # ## Two relatives: the Mogrifier, and a cell with two stable states
 #
 # A **Mogrifier** ([Melis and others 2020](../docs/references.md#melis2020mogrifier))
-# lets the two operands of a cell scale each other before the cell sees them. In odd
-# rounds the states scale what was found, in even rounds the other way round:
+# lets the two operands of a cell scale each other before the cell sees them. The factor
+# 2 makes a round with weights near zero do nothing:
 #
 # $$ \begin{aligned}
 # y &\leftarrow 2\,\sigma(Q_i\, x) \odot y & (i &= 1, 3, 5) \\
 # x &\leftarrow 2\,\sigma(R_i\, y) \odot x & (i &= 2, 4)
 # \end{aligned} \tag{4} $$
-#
-# The factor 2 makes a round with weights near zero do nothing. The matrices are of low
-# rank. `compressive-transformer-pytorch`, the most used PyTorch package, offers it in
-# front of its GRU gate.
 
 
 # %%
 class MogrifierGRUGate(GRUGate):
-    """A GRU gate whose two operands first scale each other, in turns.
+    """A GRU gate behind a Mogrifier, as `compressive-transformer-pytorch` offers it.
 
     Args:
         config: `d_model` and `dropout` are read.
@@ -502,24 +430,24 @@ class MogrifierGRUGate(GRUGate):
         rounds: how often one scales the other; 0 is a `GRUGate`.
         rank: of the maps between them; None takes a quarter of `d_model`.
 
-    Source: Melis et al. 2020, equations 1 and 2, and section 3.1 for the rank.
+    Raises:
+        ValueError: a value is outside its range.
+
+    Source: Melis et al. 2020, equations 1 and 2; low rank as in their section 3.1.
     """
 
     def __init__(
         self, config: Any, bias: float = 2.0, rounds: int = 5, rank: int | None = None
     ) -> None:
         super().__init__(config, bias)
-        width = config.d_model
+        width, self.rounds = config.d_model, nn.ModuleList()
         rank = max(width // 4, 1) if rank is None else integer("rank", rank, 1)
-        self.rounds = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=False)
-            )
-            for _ in range(integer("rounds", rounds, 0))
-        )
+        for _ in range(integer("rounds", rounds, 0)):
+            narrow = nn.Linear(width, rank, bias=False)
+            wide = nn.Linear(rank, width, bias=False)
+            self.rounds.append(nn.Sequential(narrow, wide))
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
         for i, scale in enumerate(self.rounds, start=1):
             if i % 2:
                 y = 2 * scale(x).sigmoid() * y
@@ -529,65 +457,48 @@ class MogrifierGRUGate(GRUGate):
 
 
 # %% [markdown]
-# A **bistable recurrent cell**
-# ([Vecoven and others 2021](../docs/references.md#vecoven2021bistable)) feeds each
-# number of the state back to itself, with a factor $a$ between 0 and 2:
+# A **bistable recurrent cell** (BRC, [Vecoven and others
+# 2021](../docs/references.md#vecoven2021bistable)) feeds each number of $x$ back to
+# itself, with a factor $a$ between 0 and 2:
 #
 # $$ \begin{aligned}
 # a &= 1 + \tanh(U_a y + w_a \odot x) \\
 # c &= \sigma(U_c y + w_c \odot x) \\
 # x' &= c \odot x + (1 - c) \odot \tanh(U y + a \odot x)
 # \end{aligned} \tag{5} $$
-#
-# With $a$ above 1 a number has two values that stay as they are when nothing new comes:
-# it holds a bit. With $a$ below 1 only zero stays. In the **nBRC** each factor is set
-# by all numbers of the state: full matrices $W_a$ and $W_c$ stand for the vectors $w_a$
-# and $w_c$.
 
 
 # %%
-class BRCGate(Biased):
-    """A bistable recurrent cell: each number of the states feeds back to itself.
+class BRCGate(BiasedGate):
+    """A bistable recurrent cell: each number feeds back to itself.
 
     Args:
         config: `d_model` and `dropout` are read.
-        bias: is added to the gate c; above 0 the states are kept. The paper has none.
+        bias: is added to the gate c; above 0 most of the path passes. The paper has
+            none.
 
     Source: Vecoven et al. 2021, equations of the BRC.
     """
 
     def __init__(self, config: Any, bias: float = 0.0) -> None:
         super().__init__(config, bias)
-        self.of_y = products(config, 3)
-        self.of_x = self.feedback(config)
+        self.of_y = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.own = nn.Parameter(0.02 * torch.randn(2, config.d_model))
 
-    def feedback(self, config: Any) -> nn.Module:
-        """Return what makes states `[..., d_model]` into `[..., 2 * d_model]`."""
-        return OwnFeedback(config)
+    def feedback(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What x adds inside a and c, each `[batch, time, d_model]`."""
+        return self.own[0] * x, self.own[1] * x
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return `[batch, time, d_model]`, as `IdentityReordering.join`."""
         factor, gate, new = self.of_y(y).chunk(3, dim=-1)
-        more_factor, more_gate = self.of_x(x).chunk(2, dim=-1)
+        more_factor, more_gate = self.feedback(x)
         factor = 1 + (factor + more_factor).tanh()
         gate = (gate + more_gate + self.bias).sigmoid()
         return gate * x + (1 - gate) * (new + factor * x).tanh()
 
 
-class OwnFeedback(nn.Module):
-    """The vectors w_a and w_c: each number of a state sees itself alone."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(0.02 * torch.randn(2, config.d_model))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., d_model]` to `[..., 2 * d_model]`."""
-        return (x.unsqueeze(-2) * self.weights).flatten(-2)
-
-
 class NBRCGate(BRCGate):
-    """A neuromodulated bistable cell: all numbers of the states set each feedback.
+    """A neuromodulated bistable cell: all numbers of x set each feedback.
 
     Args:
         config: `d_model` and `dropout` are read.
@@ -596,16 +507,20 @@ class NBRCGate(BRCGate):
     Source: Vecoven et al. 2021, equations of the nBRC.
     """
 
-    def feedback(self, config: Any) -> nn.Module:
-        """Return what makes states `[..., d_model]` into `[..., 2 * d_model]`."""
-        return products(config, 2)
+    def __init__(self, config: Any, bias: float = 0.0) -> None:
+        super().__init__(config, bias)
+        self.register_parameter("own", None)  # matrices stand for the vectors
+        self.of_x = nn.Linear(config.d_model, 2 * config.d_model, bias=False)
+
+    def feedback(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        factor, gate = self.of_x(x).chunk(2, dim=-1)
+        return factor, gate
 
 # %% [markdown]
-# ### What a cell with two stable states does
-#
-# One number of a state, and what is found: three pulses and nothing in between. With
-# $a = 1.5$ it stays where the last pulse has put it. With $a = 0.7$ it forgets. The
-# curve beside it shows where a value stays as it is: $h = \tanh(a h)$.
+# Run the cell again and again with $y = 0$. With $a$ above 1 a number has two values
+# that stay, the solutions of $h = \tanh(a h)$: it holds a bit. With $a$ below 1 only
+# zero stays. The code takes one number, $c = 0.5$, and three pulses: with $a = 1.5$ it
+# stays where the last pulse has put it, with $a = 0.7$ it forgets.
 
 # %% tags=["active-ipynb"]
 # pulses = torch.zeros(60)
@@ -657,26 +572,19 @@ class NBRCGate(BRCGate):
 # import os
 # from timeit import repeat
 #
-# turns = 2 if os.environ.get("LABML_STYLE_QUICK") else 12
 # sizes = dict(vocabulary=256, d_model=128, layers=3, heads=4, d_ff=512)
 # sizes |= dict(segment_length=64, memory_length=64)
-# names = ("IdentityReordering", "InputGate", "SigmoidTanhGate", "GRUGate")
-# names += ("MogrifierGRUGate", "BRCGate", "NBRCGate")
+# names = ("IdentityReordering", "OutputGate", "GRUGate", "MogrifierGRUGate")
+# names += ("NBRCGate",)
 # text, steps = torch.randint(256, (16, 64)), {}
-#
-#
-# def train(model, memory):
-#     model(text, memory).logits.logsumexp(-1).mean().backward()
-#
-#
 # for name in names:
 #     residual = f"labml_style.gating:{name}"
 #     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual))
 #     steps[name] = dict(model=model, memory=model(text).memory)
+# call = "model(text, memory).logits.logsumexp(-1).mean().backward()"
 # spent = dict.fromkeys(names, math.inf)
-# for _ in range(turns):  # in turns: where the machine is slow, it is for all of them
-#     for name, own in steps.items():
-#         call = "train(model, memory)"
+# for _ in range(2 if os.environ.get("LABML_STYLE_QUICK") else 12):
+#     for name, own in steps.items():  # in turns, on a machine that may be busy
 #         took = repeat(call, globals=globals() | own, number=1, repeat=1)
 #         spent[name] = min(spent[name], took[0])
 # print("                     weights of a gate   training step")
@@ -817,8 +725,8 @@ class NBRCGate(BRCGate):
 # %% tags=["active-ipynb"]
 # expectation("gated-recall@cpu")
 
-# %% tags=["active-ipynb", "figure"]
-# plot("gated-recall@cpu")
+# %% tags=["active-ipynb"]
+# table("gated-recall@cpu")
 
 # %% tags=["active-ipynb"]
 # verdict("gated-recall@cpu")
@@ -831,8 +739,8 @@ class NBRCGate(BRCGate):
 # %% tags=["active-ipynb"]
 # expectation("gate-and-depth@cpu")
 
-# %% tags=["active-ipynb", "figure"]
-# plot("gate-and-depth@cpu")
+# %% tags=["active-ipynb"]
+# table("gate-and-depth@cpu")
 
 # %% tags=["active-ipynb"]
 # verdict("gate-and-depth@cpu")

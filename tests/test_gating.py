@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labml_style.contract import build, part
 from labml_style.gating import (
-    Biased,
+    BiasedGate,
     BRCGate,
     GRUGate,
     HighwayGate,
@@ -28,7 +28,7 @@ from labml_style.lab.presets import find
 from labml_style.lab.runner import build as build_arm
 from labml_style.transformer_xl import TransformerXLConfig
 
-BIASES: dict[type[Biased], float] = {
+BIASES: dict[type[BiasedGate], float] = {
     OutputGate: 1.0,
     HighwayGate: 1.0,
     SigmoidTanhGate: 1.0,
@@ -118,9 +118,9 @@ def by_hand(gate: Any, x: list[float], y: list[float]) -> list[float]:
     assert isinstance(gate, BRCGate)
     ua, uc, u = (times(w, y) for w in blocks(gate.of_y.weight, 3))
     if isinstance(gate, NBRCGate):
-        wa, wc = (times(w, x) for w in blocks(gate.of_x.weight, 2))  # type: ignore[arg-type]
+        wa, wc = (times(w, x) for w in blocks(gate.of_x.weight, 2))
     else:
-        own: Any = gate.of_x.weights
+        own: Any = gate.own
         wa, wc = ([float(w[i]) * x[i] for i in d] for w in own)
     a = [1 + math.tanh(ua[i] + wa[i]) for i in d]
     c = [sigmoid(uc[i] + wc[i] + b[i]) for i in d]
@@ -153,7 +153,7 @@ def test_without_a_gate_it_is_a_sum_after_a_relu() -> None:
 
 
 @each_biased
-def test_a_bias_has_the_start_and_the_sign_of_its_paper(kind: type[Biased]) -> None:
+def test_a_bias_has_the_start_and_the_sign_of_its_paper(kind: type[BiasedGate]) -> None:
     gate = kind(config())  # type: ignore[call-arg]
     assert gate.bias.equal(torch.full((4,), BIASES[kind])) and gate.bias.requires_grad
     x, y = torch.randn(2, 2, 3, 4, dtype=torch.float64)
@@ -258,7 +258,7 @@ def test_rounds_and_rank_out_of_range_are_refused(
 
 def test_an_nbrc_with_diagonal_matrices_is_a_brc() -> None:
     brc, nbrc = make(BRCGate), make(NBRCGate)
-    own = brc.of_x.weights.data
+    own = brc.own.data
     nbrc.of_x.weight.data = torch.cat([torch.diag(own[0]), torch.diag(own[1])])
     nbrc.of_y.load_state_dict(brc.of_y.state_dict())
     nbrc.bias.data = brc.bias.data
@@ -271,7 +271,7 @@ def test_a_brc_keeps_a_bit_where_its_factor_is_above_one() -> None:
     gate.of_y.weight.data.zero_()
     gate.bias.data.zero_()
     for feedback in (-0.5, 0.5):  # a = 1 + tanh(w x), here below and above 1
-        gate.of_x.weights.data = torch.tensor([[feedback] * 2, [0.0] * 2]).double()
+        gate.own.data = torch.tensor([[feedback] * 2, [0.0] * 2]).double()
         x = torch.ones(1, 1, 2, dtype=torch.float64)
         for _ in range(3000):
             x = gate(x, torch.zeros_like(x))
