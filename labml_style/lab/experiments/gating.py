@@ -364,9 +364,9 @@ PRESETS = (
         Arm(
             config=replace(SMALL, segment_length=24, memory_length=24),
             training=TrainingConfig(
-                steps=800, learning_rate=2e-3, warmup=100, clip=0.5
+                steps=600, learning_rate=2e-3, warmup=100, clip=0.5
             ),
-            batch=40,
+            batch=32,
             measures={"carried": Measure(warm_up=240)},
         ),
         {
@@ -377,7 +377,7 @@ PRESETS = (
         form="cpu",
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
-        minutes=30,
+        minutes=20,
     ),
     _gate_recall(
         Arm(
