@@ -362,7 +362,7 @@ def _rates(record: Record) -> None:
         for y, way in enumerate(ways):
             for x, rate in enumerate(rates):
                 arm = f"{way}, rate {rate}"
-                share = min(max((high - bits[arm]) / (high - low), 0.0), 1.0)
+                share = max(high - bits[arm], 0.0) / max(high - low, 1e-9)
                 axes.add_patch(
                     Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fc="C0", alpha=share / 2)
                 )
@@ -386,7 +386,8 @@ def _rates(record: Record) -> None:
         figure,
         alt=f"A grid of {_unit(record)} by way and learning rate. {'; '.join(said)}.",
         caption=f"{_about(record)} Mean {_unit(record)}; darker is better. A run fails "
-        "if it ends within 0.1 bits of a model that knows only how frequent bytes are.",
+        "if it ends less than 0.1 bits below a model that knows only how frequent bytes "
+        "are.",
     )
 
 

@@ -58,6 +58,8 @@ def frequencies(
     Frequencies are those of the training text, with one more of each token, so that
     none has the chance 0. The same targets are scored as for `bits`.
     """
+    if not hasattr(corpus, "train"):
+        raise ValueError("frequencies are of a text; leave the probe out of a task")
     size = model.config.vocabulary
     counts = torch.bincount(corpus.train.long().flatten(), minlength=size) + 1
     bits = -(counts / counts.sum()).log2()
