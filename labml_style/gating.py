@@ -23,18 +23,19 @@
 # import matplotlib.pyplot as plt
 #
 # from labml_style.figures import show, use_style
-# from labml_style.figures.palette import MUTED
+# from labml_style.figures.palette import INK, MUTED, PAGE
 #
 # layers = {
 #     "post-norm": (["+", "norm"], []),
 #     "reordered": (["+"], ["norm", "ReLU"]),
 #     "gated": (["gate"], ["norm", "ReLU"]),
 # }
+# up = dict(arrowstyle="->", color=INK)
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 2.3))
 #     for column, (name, (path, side)) in enumerate(layers.items()):
 #         x = 3 * column
-#         axes.annotate("", (x, 5.4), (x, 0), arrowprops=dict(arrowstyle="->"))
+#         axes.annotate("", (x, 5.4), (x, 0), arrowprops=up)
 #         around = [x, x + 1.2, x + 1.2, x], [0.5, 0.5, 3.6, 3.6]
 #         axes.plot(*around, color="C0", zorder=0)
 #         nodes = [(x + 1.2, 2.0, "sub-layer", "C0")]
@@ -42,8 +43,8 @@
 #         for text, y in zip(side, (1.1, 2.9), strict=False):
 #             nodes.append((x + 1.2, y, text, MUTED))
 #         for a, b, text, colour in nodes:
-#             box = dict(boxstyle="round", facecolor="white", edgecolor=colour)
-#             place = dict(ha="center", va="center", fontsize=9, color="black")
+#             box = dict(boxstyle="round", facecolor=PAGE, edgecolor=colour)
+#             place = dict(ha="center", va="center", fontsize=9, color=INK)
 #             axes.text(a, b, text, bbox=box, **place)
 #         axes.text(x + 0.6, -0.6, name, ha="center", color=MUTED)
 #     axes.set(xlim=(-0.8, 8), ylim=(-0.9, 5.5), xticks=[], yticks=[])
@@ -174,67 +175,79 @@
 #     print(f"bias {bias:+.0f}: the gate moves x by {moved:.0%} of its length")
 
 # %% [markdown]
-# The paper's five gates with the bias it gives them, and two cells from elsewhere:
-#
-# | gate | $g(x, y)$ | bias |
-# | --- | --- | --- |
-# | input | $\sigma(W x) \odot x + y$ | none |
-# | output | $x + \sigma(W x - b) \odot y$ | 1 |
-# | highway | $c \odot x + (1 - c) \odot y$ with $c = \sigma(W x + b)$ | 1 |
-# | SigTanh | $x + \sigma(W y - b) \odot \tanh(U y)$ | 1 |
-# | GRU | equation (3) | 2 |
-# | BRC, nBRC | equation (5), [below](#two-relatives) | 0 |
-#
 # ## Which gate stays near the identity?
 #
 # A model has many layers, and each gate acts on what the one below has left. So give a
-# Transformer-XL of 24 layers each gate in turn, with the weights it starts with.
-# [Drift](../docs/glossary.md#drift) is how far a vector is from where it began, as a
-# share of its length: $\lVert x_l - x_0 \rVert / \lVert x_0 \rVert$. **Expected**, from
-# the paper's words: the larger the bias, the smaller the drift, and the GRU gate with a
-# bias of 2 stays near the identity.
+# Transformer-XL of 24 layers each gate in turn, with the weights it starts with. (It
+# gets 25 layers, so that the output of layer 24 is among their inputs.)
 
 # %% tags=["active-ipynb"]
 # from labml_style import PostNorm, PreNorm, TransformerXL, TransformerXLConfig, part
 #
-# sizes = dict(vocabulary=64, d_model=64, layers=25, heads=4, d_ff=256)
-# sizes |= dict(segment_length=32, memory_length=0)
-# tokens = torch.randint(64, (8, 32))
-#
-#
-# @torch.no_grad()
-# def way_up(residual):
-#     torch.manual_seed(0)
-#     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual)).eval()
-#     _, inputs, _ = model.run(tokens, model.past(None))
-#     return torch.stack(inputs).flatten(1, 2)  # [layers, tokens, d_model]
-#
-#
-# kinds = dict(Output=1, Highway=1, SigmoidTanh=1, GRU=2, BRC=0, NBRC=0)  # usual bias
-# ways = {(r.__name__, None): way_up(r) for r in (PostNorm, PreNorm)}
+# usual = dict(Output=1, Highway=1, SigmoidTanh=1, GRU=2, BRC=0, NBRC=0)  # biases
+# residuals = {("PostNorm", None): PostNorm, ("PreNorm", None): PreNorm}
 # for name in ("IdentityReordering", "InputGate"):
-#     ways[name, None] = way_up(f"labml_style.gating:{name}")
-# for name in kinds:
+#     residuals[name, None] = f"labml_style.gating:{name}"
+# for name in usual:
 #     for bias in (0, 1, 2):
 #         gate = part(f"labml_style.gating:{name}Gate", bias=bias)
-#         ways[f"{name}Gate", bias] = way_up(gate)
-# drift, usual = {}, {name: bias for name, bias in ways if bias is None}
-# usual |= {f"{name}Gate": bias for name, bias in kinds.items()}
+#         residuals[f"{name}Gate", bias] = gate
+
+# %% [markdown]
+# The paper's five gates, with the bias it gives them, and two cells from elsewhere:
+#
+# | gate, bias | $g(x, y)$ |
+# | --- | --- |
+# | input | $\sigma(W x) \odot x + y$ |
+# | output, 1 | $x + \sigma(W x - b) \odot y$ |
+# | highway, 1 | $c \odot x + (1 - c) \odot y$ |
+# | | with $c = \sigma(W x + b)$ |
+# | SigTanh, 1 | $x + \sigma(W y - b) \odot \tanh(U y)$ |
+# | GRU, 2 | equation (3) |
+# | BRC, nBRC, 0 | equation (5), [below](#two-relatives) |
+#
+# [Drift](../docs/glossary.md#drift) is how far a vector is from where it began, as a
+# share of its length: $\lVert x_l - x_0 \rVert / \lVert x_0 \rVert$.
+#
+# **Expected**, from the paper's words: the larger the bias, the smaller the drift, and
+# the GRU gate with a bias of 2 stays near the identity.
+
+# %% tags=["active-ipynb"]
+# sizes = dict(vocabulary=64, d_model=64, layers=25, heads=4, d_ff=256)
+# sizes |= dict(segment_length=32, memory_length=0)
+# tokens, ways, drift = torch.randint(64, (8, 32)), {}, {}
 # print("                            12 layers           24 layers")
 # print("                    bias  length direction   length direction")
-# for (name, bias), states in ways.items():
-#     first = states[0]
-#     length = states.norm(dim=2) / first.norm(dim=1)
-#     same = torch.cosine_similarity(states, first, dim=-1)
-#     drift[name, bias] = ((states[1:] - first).norm(dim=2) / first.norm(dim=1)).mean(1)
-#     if bias == usual[name]:
+# for (name, bias), residual in residuals.items():
+#     torch.manual_seed(0)
+#     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual)).eval()
+#     with torch.no_grad():
+#         _, inputs, _ = model.run(tokens, model.past(None))
+#     way = ways[name, bias] = torch.stack(inputs).flatten(1, 2)
+#     begin = way[0]  # [tokens, d_model]
+#     length = way.norm(dim=2) / begin.norm(dim=1)
+#     same = torch.cosine_similarity(way, begin, dim=-1)
+#     drift[name, bias] = ((way[1:] - begin).norm(dim=2) / begin.norm(dim=1)).mean(1)
+#     if bias == usual.get(name.removesuffix("Gate")):
 #         found = [x[n].mean().item() for n in (12, 24) for x in (length, same)]
 #         print(f"{name:20}{bias!s:>4}", "".join(f"{x:9.3f}" for x in found))
 
+# %% [markdown]
+# **Found.** A larger bias means less drift. But the GRU gate does not stay near the
+# identity: it keeps 88 % of a vector each time, and with two gates in each layer a
+# twentieth of the length is left after 12 layers. What lasts longer is the *direction*:
+# its cosine is 0.99 there, where the input gate has lost it. Sub-layers and head look
+# through a norm, so they see the direction alone, until vectors are so small that the
+# epsilon of the norm counts. Gates that only add, output and SigTanh, keep both best.
+# (All numbers are for the small vectors that an embedding starts with here. The
+# bistable cells end in a tanh, and change larger ones more.) **Verdict:** holds in
+# part: for the bias, and for the direction over 12 layers.
+
 # %% tags=["active-ipynb", "figure"]
+# names = ["IdentityReordering", "InputGate", *(f"{name}Gate" for name in usual)]
 # with use_style():
-#     figure, panels = plt.subplots(2, 4, figsize=(5.2, 3.4), sharex=True, sharey=True)
-#     for axes, name in zip(panels.flat, [*usual][2:], strict=True):
+#     figure, panels = plt.subplots(2, 4, figsize=(5.2, 2.9), sharex=True, sharey=True)
+#     for axes, name in zip(panels.flat, names, strict=True):
 #         for bias, line in ((None, "-"), (0, ":"), (1, "--"), (2, "-")):
 #             if (name, bias) in drift:
 #                 colour = "C0" if bias is None else "C1"
@@ -257,17 +270,6 @@
 #     caption="Drift from the identity at the start, 24 layers of width 64. Dotted: "
 #     "bias 0, dashed: 1, solid: 2. Blue: without a bias.",
 # )
-
-# %% [markdown]
-# **Found.** A larger bias means less drift. But the GRU gate does not stay near the
-# identity: it keeps 88 % of a vector each time, and with two gates in each layer a
-# twentieth of the length is left after 12 layers. What lasts longer is the *direction*:
-# its cosine is 0.99 there, where the input gate has lost it. Sub-layers and head look
-# through a norm, so they see the direction alone, until vectors are so small that the
-# epsilon of the norm counts. Gates that only add, output and SigTanh, keep both best.
-# (All numbers are for the small vectors that an embedding starts with here. The
-# bistable cells end in a tanh, and change larger ones more.) **Verdict:** holds in
-# part: for the bias, and for the direction over 12 layers.
 
 # %% [markdown]
 # ## The parts: one layer, and eight ways to join
@@ -300,7 +302,6 @@ class IdentityReordering(PreNorm):
     """
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Join a sub-layer's input x and output y, both `[batch, time, d_model]`."""
         y = self.dropout(y) if self.training else y
         return self.join(x, y.relu())
 
@@ -509,7 +510,6 @@ class BRCGate(BiasedGate):
         self.own_gate = nn.Parameter(0.02 * torch.randn(config.d_model))
 
     def feedback(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What x adds inside a and c, each `[batch, time, d_model]`."""
         return self.own_factor * x, self.own_gate * x
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
@@ -564,7 +564,7 @@ class NBRCGate(BRCGate):
 # for _ in range(500):
 #     stable = (factors * stable).tanh()
 # with use_style():
-#     figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.3))
+#     figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.0))
 #     for (factor, trace), colour in zip(traces.items(), ("C0", "C1"), strict=True):
 #         left.plot(trace, color=colour, label=f"a = {factor}")
 #     left.plot(pulses / 3, color=MUTED, linewidth=0.8, label="pulse / 3")
@@ -621,10 +621,8 @@ class NBRCGate(BRCGate):
 #
 # ## Proofs
 #
-# The contract suite runs Transformer-XL and the Compressive Transformer with every gate
+# The contract suite runs both models of this site with every gate
 # (`tests/test_contract.py`); `tests/test_gating.py` has each formula a second time.
-
-# %% [markdown]
 # **The part is the idea**: a layer of the package with two GRU gates and the function
 # above give the same, in float64.
 
@@ -670,9 +668,6 @@ class NBRCGate(BRCGate):
 # %% [markdown]
 # ## How does it differ from PyTorch's GRUCell?
 #
-# In three ways: what an update of 1 means, where the reset stands, and the biases.
-
-# %% [markdown]
 # > **Pitfall.** Who keeps. In `GRUCell` an update gate of 1 keeps the old state; here
 # > it takes the new one. The most used package for Compressive Transformers gates by
 # > `GRUCell`, which starts half open. To begin near the identity its gate needs a bias
@@ -723,6 +718,15 @@ class NBRCGate(BRCGate):
 # %% tags=["active-ipynb", "figure"]
 # plot("gate-rates@cpu")
 
+# %% [markdown]
+# **Not tested here.** GTrXL was made for reinforcement learning. On 30 levels of DMLab,
+# in per cent of a human's score, an LSTM had 99.3, a Transformer-XL 5.0, TrXL-I 107.0
+# and the GRU gate 117.6 ± 0.3. The input gate had 51.2 ± 13.2, less than TrXL-I, which
+# has no gate. Of 25 settings of hyperparameters, tried on Memory Maze, 16 % diverged
+# with TrXL-I, 12 % with the output gate, and none with the GRU gate ([Parisotto and
+# others 2019](../docs/references.md#parisotto2019stabilizing), section 4). Nothing on
+# this page tests these numbers: there is no agent here.
+
 # %% tags=["active-ipynb"]
 # verdict("gate-rates@cpu")
 
@@ -739,8 +743,8 @@ class NBRCGate(BRCGate):
 # %% tags=["active-ipynb"]
 # expectation("gate-and-compression@cpu")
 
-# %% tags=["active-ipynb", "figure"]
-# plot("gate-and-compression@cpu")
+# %% tags=["active-ipynb"]
+# table("gate-and-compression@cpu")
 
 # %% tags=["active-ipynb"]
 # verdict("gate-and-compression@cpu")
@@ -762,28 +766,16 @@ class NBRCGate(BRCGate):
 # ## Does a gate make depth pay?
 #
 # Four layers or twelve, with as many parameters, on Tiny Shakespeare. Twelve layers
-# also reach three times as far back through their memories.
+# also reach three times as far back through their memories. The table is [among the
+# results](../docs/results.md).
 
 # %% tags=["active-ipynb"]
 # expectation("gate-and-depth@cpu")
 
 # %% tags=["active-ipynb"]
-# table("gate-and-depth@cpu")
-
-# %% tags=["active-ipynb"]
 # verdict("gate-and-depth@cpu")
 
 # %% [markdown]
-# ## What the paper found, and we did not test
-#
-# GTrXL was made for reinforcement learning. On 30 levels of DMLab, in per cent of a
-# human's score, an LSTM had 99.3, a Transformer-XL 5.0, TrXL-I 107.0 and the GRU gate
-# 117.6 ± 0.3. The input gate had 51.2 ± 13.2, less than TrXL-I, which has no gate. Of
-# 25 settings of hyperparameters, tried on Memory Maze, 16 % diverged with TrXL-I, 12 %
-# with the output gate, and none with the GRU gate ([Parisotto and others
-# 2019](../docs/references.md#parisotto2019stabilizing), section 4). Nothing on this
-# page tests these numbers: there is no agent here.
-#
 # ## Where this departs from the paper
 #
 # > **Deviation.** The paper does not say how the weights of gates are drawn; here they
