@@ -363,6 +363,7 @@ def _rates(record: Record) -> None:
             for x, rate in enumerate(rates):
                 arm = f"{way}, rate {rate}"
                 share = max(high - bits[arm], 0.0) / max(high - low, 1e-9)
+                share = 0.0 if failed[arm] else share
                 axes.add_patch(
                     Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fc="C0", alpha=share / 2)
                 )
