@@ -225,7 +225,7 @@ def test_every_record_is_drawn(title: str, shown: list[dict[str, Any]]) -> None:
     assert len(one["alt"]) > 80 and "nan" not in one["alt"] + one["caption"]
     width, _ = one["figure"].get_size_inches()
     assert width == 5.2, "readable on a phone"
-    arms = {run["arm"] for run in load(title)["runs"]}
+    arms = {run["arm"].partition(", rate ")[0] for run in load(title)["runs"]}
     words = {text.get_text() for text in one["figure"].findobj(match=_text)}
     words |= {part for word in words for part in word.split(", ")}
     missing = {arm for arm in arms if arm not in words and arm not in one["caption"]}
@@ -288,3 +288,34 @@ def test_right_answers_are_drawn_arm_by_arm(shown: list[dict[str, Any]]) -> None
             right = run["measures"]["test"]["accuracy"]
             assert [right[d] for d in sorted(right, key=int)] in drawn
     assert "max 80" in shown[0]["alt"] and "xl 40" in shown[0]["alt"]
+
+
+def test_rates_are_a_grid(shown: list[dict[str, Any]]) -> None:
+    plot("gate-rates@cpu")
+    record = load("gate-rates@cpu")
+    [axes] = shown[0]["figure"].axes
+    ways, rates = (
+        [tick.get_text() for tick in ticks]
+        for ticks in (axes.get_yticklabels(), axes.get_xticklabels())
+    )
+    assert len(ways) == 11 and len(rates) == 5
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(cells) == len(axes.patches) == 55
+    for y, way in enumerate(ways):
+        for x, rate in enumerate(rates):
+            found = [
+                run["measures"]["test"]
+                for run in record["runs"]
+                if run["arm"] == f"{way}, rate {rate}"
+            ]
+            wrong = [one for one in found if one["bits"] > one["blind"] - 0.1]
+            mean = statistics.mean(one["bits"] for one in found)
+            wanted = f"{len(wrong)} of 3 fail" if wrong else f"{mean:.2f}"
+            assert cells[x, y] == wanted
+    assert "post-norm 7 fail" in shown[0]["alt"] and "GRU 0 fail" in shown[0]["alt"]
+
+
+def test_a_run_fails_where_it_knows_frequencies_alone() -> None:
+    assert not results.fails({"bits": 4.7, "blind": 4.9})
+    assert results.fails({"bits": 4.85, "blind": 4.9})
+    assert results.fails({"bits": 8.0, "blind": 4.9})
