@@ -385,7 +385,8 @@ def _rates(record: Record) -> None:
         axes.tick_params(length=0)
     show(
         figure,
-        alt=f"A grid of {_unit(record)} by residual and learning rate. {'; '.join(said)}.",
+        alt=f"A grid of {_unit(record)} by residual and learning rate. "
+        + f"{'; '.join(said)}.",
         caption=f"{_about(record)} Mean {_unit(record)}; darker is better. A run fails "
         "if it ends less than 0.1 bits below a model that knows the frequency of bytes "
         "and nothing else.",

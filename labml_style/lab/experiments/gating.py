@@ -196,7 +196,7 @@ def judge_gate_text(record: dict[str, Any]) -> Verdict:
             ),
             Claim(
                 all(x > 0 for found in gate.values() for x in found),
-                f"a gate changes them by {span(gate['exact'], '+.3f')} with exact "
+                f"a gate changes bits by {span(gate['exact'], '+.3f')} with exact "
                 f"slots and by {span(gate['compressed'], '+.3f')} with compressed ones",
             ),
         ],
@@ -317,7 +317,7 @@ def judge_depth(record: dict[str, Any]) -> Verdict:
             ),
             Claim(
                 min(map(mean, gate.values())) > 0,
-                f"a gate changes them by {span(gate[4], '+.3f')} at 4 layers and by "
+                f"a gate changes bits by {span(gate[4], '+.3f')} at 4 layers and by "
                 f"{span(gate[12], '+.3f')} at 12: an interaction of {mean(both):+.3f} "
                 "in the mean, where less than 0 is a help",
             ),
@@ -353,8 +353,8 @@ PRESETS = (
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
         minutes=50,
-        committed="Committed on 29 November 2026 at 18:04, when seed 9 had been seen at "
-        "some rates. The record followed at 18:59, and its runs took 50 minutes.",
+        committed="Committed on 29 November 2026 at 18:04, when seed 9 had been seen "
+        "at some rates. The record followed at 18:59, and its runs took 50 minutes.",
     ),
     _gate_text(
         Arm(
@@ -371,7 +371,7 @@ PRESETS = (
         seeds=(0, 1, 2),
         minutes=20,
         committed="Committed on 29 November 2026 at 18:04, and rewritten at 18:38 with "
-        "mean pooling and with bounds; nothing had run. The record followed at 19:16, "
+        "mean pooling and with bounds; nothing had run. The record followed at 19:15, "
         "and its runs took 7 minutes.",
     ),
     _gate_recall(
@@ -397,10 +397,10 @@ PRESETS = (
         form="cpu",
         seeds=(0, 1, 2),
         minutes=45,
-        committed="Committed on 29 November 2026 at 18:04. After 7 runs of 400 updates, "
-        "in which arms without a gate had not learned the task either, they were raised "
-        "to 1,000 at 18:16, and all runs made anew. The record followed at 19:08, and "
-        "its runs took 50 minutes.",
+        committed="Committed on 29 November 2026 at 18:04. In 7 runs of 400 updates "
+        "arms without a gate had not learned the task either; so the updates were "
+        "raised to 1,000, at 18:16, and all runs made anew. The record followed at "
+        "19:08, and its runs took 50 minutes.",
     ),
     _depth(
         Arm(
