@@ -32,7 +32,7 @@
 # }
 # up = dict(arrowstyle="->", color=INK)
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.3))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
 #     for column, (name, (path, side)) in enumerate(layers.items()):
 #         x = 3 * column
 #         axes.annotate("", (x, 5.4), (x, 0), arrowprops=up)
@@ -599,6 +599,11 @@ class NBRCGate(BRCGate):
 # A GRU gate has six matrices of $d^2$ weights, and a layer has two gates. Attention and
 # feed-forward part together have about as many with $d_{ff} = 4d$. The time is that of
 # a training step, forward and backward: how many times as long it takes as with sums.
+#
+# **When to use a gate.** Where training fails at the rate you need, and not to save
+# bits. Try the output gate first. It has one matrix, failed at no rate, and had the
+# fewest bits at 0.01 and 0.03. The GRU gate bears every rate too, and learns slowly at
+# our sizes. Both [measured below](#which-learning-rates-does-a-gate-bear).
 
 # %% tags=["active-ipynb"]
 # import math
@@ -608,7 +613,6 @@ class NBRCGate(BRCGate):
 # sizes = dict(vocabulary=256, d_model=128, layers=3, heads=4, d_ff=512)
 # sizes |= dict(segment_length=64, memory_length=64)
 # names = ("IdentityReordering", "OutputGate", "GRUGate", "MogrifierGRUGate")
-# names += ("NBRCGate",)
 # text, steps = torch.randint(256, (16, 64)), {}
 # for name in names:
 #     residual = f"labml_style.gating:{name}"
@@ -627,15 +631,10 @@ class NBRCGate(BRCGate):
 #     print(f"{name:20}{weights:13.2f} d²{spent[name] / spent[names[0]]:16.2f}")
 
 # %% [markdown]
-# **When to use a gate.** Where training fails at the rate you need, and not to save
-# bits. Try the output gate first. It has one matrix, failed at no rate, and had the
-# fewest bits at 0.01 and 0.03. The GRU gate bears every rate too, and learns slowly at
-# our sizes. Both [measured below](#which-learning-rates-does-a-gate-bear).
-#
 # ## Proofs
 #
-# The contract suite runs both models of this site with every gate
-# (`tests/test_contract.py`); `tests/test_gating.py` has each formula a second time.
+# `tests/test_contract.py` runs both models of this site with every gate.
+# `tests/test_gating.py` has each formula a second time.
 # **The part is the idea**: a layer of the package with two GRU gates and the function
 # above give the same, in float64.
 
@@ -751,13 +750,11 @@ class NBRCGate(BRCGate):
 # pooling, which has no weights. Each query has as many keys in all of them, and all
 # have the same number of parameters. So the gated ones are narrower: each of their
 # slots holds fewer numbers. One learning rate serves all. First on text: three layers,
-# Tiny Shakespeare, 48 exact slots, or 24 and 24 that stand for three tokens each.
+# Tiny Shakespeare, 48 exact slots, or 24 and 24 that stand for three tokens each
+# ([table](../docs/results.md#gate-and-compressioncpu)).
 
 # %% tags=["active-ipynb"]
 # expectation("gate-and-compression@cpu")
-
-# %% tags=["active-ipynb"]
-# table("gate-and-compression@cpu")
 
 # %% tags=["active-ipynb"]
 # verdict("gate-and-compression@cpu")
@@ -783,9 +780,9 @@ class NBRCGate(BRCGate):
 # %% [markdown]
 # ## Does a gate make depth pay?
 #
-# Four layers or twelve, with as many parameters, on Tiny Shakespeare. Twelve layers
-# also reach three times as far back through their memories. The table is [among the
-# results](../docs/results.md#gate-and-depthcpu).
+# Four layers or twelve, with as many parameters, on Tiny Shakespeare
+# ([table](../docs/results.md#gate-and-depthcpu)). Twelve layers also reach three times
+# as far back through their memories.
 
 # %% tags=["active-ipynb"]
 # expectation("gate-and-depth@cpu")
