@@ -358,7 +358,7 @@ def _rates(record: Record) -> None:
     low, high = min(bits.values()), found[arms[0]][0]["blind"]
     said = []
     with use_style():
-        figure, axes = pyplot.subplots(figsize=(5.2, 0.8 + 0.23 * len(ways)))
+        figure, axes = pyplot.subplots(figsize=(5.2, 0.8 + 0.21 * len(ways)))
         for y, way in enumerate(ways):
             for x, rate in enumerate(rates):
                 arm = f"{way}, rate {rate}"

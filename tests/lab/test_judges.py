@@ -48,6 +48,9 @@ def test_verdicts_of_the_records() -> None:
         "recall@cpu": "in part",
         "late-updates@cpu": "holds",
         "gate-rates@cpu": "holds",
+        "gate-and-compression@cpu": "holds",
+        "gated-recall@cpu": "does not hold",
+        "gate-and-depth@cpu": "does not hold",
     }
 
 
@@ -436,9 +439,11 @@ def test_gated_recall() -> None:
     found = verdict_of(0.0)
     assert found.verdict == "holds", found
     assert "from 48 to 80 tokens back" in found.text
+    assert "at 48 to 80 tokens compressed slots answer 60% without" in found.text
     found = verdict_of(0.2)
     assert found.verdict == "does not hold" and found.text.endswith("against it came.")
-    assert "the interaction is +0.2" in found.text
+    assert "by +48% without a gate and by +69% with one" in found.text
+    assert "an interaction of +21% in the mean, +18% to +23% over seeds" in found.text
     assert verdict_of(0.0, near=0.7).verdict == "in part"
     assert verdict_of(0.0, exact=0.25, gated_exact=0.26).verdict == "in part"
     found = verdict_of(-0.36, compressed=0.24)

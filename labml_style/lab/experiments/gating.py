@@ -187,7 +187,7 @@ def judge_gate_text(record: dict[str, Any]) -> Verdict:
             Claim(
                 small,
                 f"the interaction is {mean(both):+.3f} bits in the mean, "
-                f"{span(both, '+.3f')} over seeds, where less than 0 is a help",
+                f"{span(both, '+.3f')} over seeds (less than 0 would be a help)",
             ),
             Claim(
                 all(abs(x) < 0.03 for x in squeeze.values()),
@@ -249,6 +249,7 @@ def judge_gate_recall(record: dict[str, Any]) -> Verdict:
     clear = abs(mean(both)) > 2 * spread(both) and _one_sign(both)
     found = [far[arm] for arm in ("compressed", "gated compressed")]
     guessed = [far[arm] for arm in ("exact", "gated exact")]
+    brought = [mean(found[i]) - mean(guessed[i]) for i in (0, 1)]
     learned = ", ".join(
         f"{name} {mean(near[name]):.0%}"
         for name in ("exact", "compressed", "gated exact", "gated compressed")
@@ -257,13 +258,16 @@ def judge_gate_recall(record: dict[str, Any]) -> Verdict:
         [
             Claim(
                 not clear,
-                f"the interaction is {mean(both):+.2f} in the mean, "
-                f"{span(both, '+.2f')} over seeds, where more than 0 is a help",
+                f"from {gone + 1} to {reach} tokens back compressed slots change "
+                f"right answers by {brought[0]:+.0%} without a gate and by "
+                f"{brought[1]:+.0%} with one: an interaction of {mean(both):+.0%} in "
+                f"the mean, {span(both, '+.0%')} over seeds (more than 0 would be a "
+                "help)",
             ),
             Claim(
                 min(map(min, found)) > 2 * CHANCE
                 and max(map(mean, guessed)) < CHANCE + 0.05,
-                f"from {gone + 1} to {reach} tokens back compressed slots answer "
+                f"at {gone + 1} to {reach} tokens compressed slots answer "
                 f"{mean(found[0]):.0%} without a gate and {mean(found[1]):.0%} with "
                 f"one, exact slots {mean(guessed[0]):.0%} and {mean(guessed[1]):.0%}; "
                 f"a guess has {CHANCE:.1%}",
@@ -319,7 +323,7 @@ def judge_depth(record: dict[str, Any]) -> Verdict:
                 min(map(mean, gate.values())) > 0,
                 f"a gate changes bits by {span(gate[4], '+.3f')} at 4 layers and by "
                 f"{span(gate[12], '+.3f')} at 12: an interaction of {mean(both):+.3f} "
-                "in the mean, where less than 0 is a help",
+                "in the mean (less than 0 would be a help)",
             ),
         ],
         against=max(gated) < 0 or max(gate[12]) < 0,
