@@ -16,7 +16,7 @@
 # # Gating: identity first, memory later
 #
 # After this chapter you can put a gate around every sub-layer of a model of this site,
-# say what the gate does to the states that pass it, and decide whether it is worth its
+# say what the gate does to the vectors that pass it, and decide whether it is worth its
 # weights.
 
 # %% tags=["active-ipynb", "figure"]
@@ -52,11 +52,11 @@
 #     axes.grid(False)
 # show(
 #     figure,
-#     alt="Three layers. Post-norm: the path of the states passes a sum and a norm. "
+#     alt="Three layers. Post-norm: the path of the vectors passes a sum and a norm. "
 #     "Reordered: it passes a sum alone; norm and ReLU stand before and after the "
 #     "sub-layer, beside the path. Gated: the sum is a gate.",
-#     caption="One sub-layer, three ways. The path of the states goes straight up. "
-#     "What stands on it changes every state that passes.",
+#     caption="One sub-layer, three ways. The path of a vector goes straight up. "
+#     "What stands on it changes every vector that passes.",
 # )
 
 # %% [markdown]
@@ -96,7 +96,7 @@
 # > [make a step slower](#what-does-a-gate-cost).
 
 # %% [markdown]
-# ## What happens to a state on its way up?
+# ## What happens to a vector on its way up?
 #
 # A layer adds to its input what attention found, then what the feed-forward part found.
 # With [post-norm](transformer_xl.ipynb#PostNorm) a norm stands on this
@@ -208,15 +208,16 @@
 # %% [markdown]
 # The paper's five gates, with the bias it gives them, and two cells from elsewhere:
 #
-# | gate, bias | $g(x, y)$ |
+# | gate, bias | the gate $g(x, y)$ |
 # | --- | --- |
 # | input | $\sigma(W x) \odot x + y$ |
 # | output, 1 | $x + \sigma(W x - b) \odot y$ |
 # | highway, 1 | $c \odot x + (1 - c) \odot y$ |
-# | | with $c = \sigma(W x + b)$ |
 # | SigTanh, 1 | $x + \sigma(W y - b) \odot \tanh(U y)$ |
 # | GRU, 2 | equation (3) |
-# | BRC, nBRC, 0 | equation (5), [below](#two-relatives) |
+# | BRC, 0 | equation (5), [below](#two-relatives) |
+#
+# with $c = \sigma(W x + b)$ in the highway gate.
 #
 # [Drift](../docs/glossary.md#drift) is how far a vector is from where it began, as a
 # share of its length: $\lVert x_l - x_0 \rVert / \lVert x_0 \rVert$. The table splits
@@ -673,7 +674,7 @@ class NBRCGate(BRCGate):
 
 # %% [markdown]
 # **The ReLU leaves a mark.** What is added is never below 0, so sums cannot cancel: up
-# the layers the mean of a reordered state rises. That of pre-norm does not.
+# the layers the mean of a reordered vector rises. That of pre-norm does not.
 
 # %% tags=["active-ipynb", "proof"]
 # both = ("IdentityReordering", "PreNorm")
@@ -684,7 +685,7 @@ class NBRCGate(BRCGate):
 # %% [markdown]
 # ## How does it differ from PyTorch's GRUCell?
 #
-# > **Pitfall.** Who keeps. In `GRUCell` an update gate of 1 keeps the old state; here
+# > **Pitfall.** Who keeps. In `GRUCell` an update gate of 1 keeps the old value; here
 # > it takes the new one. `compressive-transformer-pytorch`, the most used package for
 # > Compressive Transformers, gates by a `GRUCell`, which starts half open. To keep 88 %
 # > as here, put *plus* 2 on the update part of its `bias_ih`, the middle third. (Here
@@ -702,10 +703,11 @@ class NBRCGate(BRCGate):
 #     assert abs(share - torch.tensor(bias).sigmoid()) < 1e-6
 
 # %% [markdown]
-# > **Pitfall.** Where the reset stands. `GRUCell` first multiplies the state by $U_g$,
-# > and the product by $r$. The gate first multiplies by $r$, and what is left by $U_g$.
-# > With the same full matrices (and the update turned round) they agree only where $r$
-# > is the same for all numbers. And the gate has one bias, where a `GRUCell` has six.
+# > **Pitfall.** Where the reset stands. `GRUCell` first multiplies what it holds by
+# > $U_g$, and the product by $r$. The gate first multiplies by $r$, and what is left by
+# > $U_g$. With the same full matrices (and the update turned round) they agree only
+# > where $r$ is the same for all numbers. And the gate has one bias, where a `GRUCell`
+# > has six.
 
 # %% tags=["active-ipynb", "proof"]
 # w = {k: torch.randn(8, 8, dtype=torch.float64) for k in ("wr", "ur", "wz", "uz")}
