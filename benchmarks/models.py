@@ -13,7 +13,9 @@ Where other programs share the machine, the best of 30 products was lucky, and a
 which is longer, is not: even a product stands above its own bound. So there is a second
 ratio, to the same operations at the rate of all 30.
 
-Two rows have GRU gates around all sub-layers: twelve products more in each layer.
+Two rows have GRU gates around all sub-layers: twelve products more in each layer. For
+comparison: in the same configuration `compressive-transformer-pytorch` 0.4.0, which has
+GRU gates too, took 448 ms for a training step where a plain Transformer took 177.
 
 Softmax, norms, the shift, the optimizer and all overhead are free in the bound.
 Compression and, in training, attention reconstruction are counted with the gradients

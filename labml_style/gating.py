@@ -170,9 +170,9 @@
 #     return (1 - update) * x + update * new
 #
 #
-# def gated_layer(x, attend, feed_forward, gates, bias):
+# def gated_layer(x, attention, feed_forward, gates, bias):
 #     """Norms and ReLUs stand beside the path, gates on it; gates are two such w."""
-#     found = attend(layer_norm(x, x.shape[2:])).relu()
+#     found = attention(layer_norm(x, x.shape[2:])).relu()
 #     x = gru_gate(x, found, gates[0], bias)
 #     found = feed_forward(layer_norm(x, x.shape[2:])).relu()
 #     return gru_gate(x, found, gates[1], bias)
@@ -194,10 +194,12 @@
 # gets 25 layers, so that the output of layer 24 is among their inputs.)
 
 # %% tags=["active-ipynb"]
-# from labml_style import PostNorm, PreNorm, TransformerXL, TransformerXLConfig, part
+# from labml_style.contract import part
+# from labml_style.transformer_xl import PostNorm, TransformerXL, TransformerXLConfig
 #
 # usual = dict(Output=1, Highway=1, SigmoidTanh=1, GRU=2, BRC=0, NBRC=0)  # biases
-# residuals = {("PostNorm", None): PostNorm, ("PreNorm", None): PreNorm}
+# residuals = {("PostNorm", None): PostNorm}
+# residuals["PreNorm", None] = "labml_style.transformer_xl:PreNorm"
 # for name in ("IdentityReordering", "InputGate"):
 #     residuals[name, None] = f"labml_style.gating:{name}"
 # for name in usual:
@@ -234,7 +236,7 @@
 # print("                    bias  length direction   length direction")
 # for (name, bias), residual in residuals.items():
 #     torch.manual_seed(0)
-#     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual)).eval()
+#     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual))
 #     with torch.no_grad():
 #         _, inputs, _ = model.run(tokens, model.past(None))
 #     way = ways[name, bias] = torch.stack(inputs).flatten(1, 2)
