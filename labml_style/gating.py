@@ -740,13 +740,12 @@ class NBRCGate(BRCGate):
 # plot("gate-rates@cpu")
 
 # %% [markdown]
-# **Not tested here.** GTrXL was made for reinforcement learning. On 30 levels of DMLab,
-# in per cent of a human's score, an LSTM had 99.3, a Transformer-XL 5.0, TrXL-I 107.0
-# and the GRU gate 117.6 ± 0.3. The input gate had 51.2 ± 13.2, less than TrXL-I, which
-# has no gate. Of 25 settings of hyperparameters, tried on Memory Maze, 16 % diverged
-# with TrXL-I, 12 % with the output gate, and none with the GRU gate ([Parisotto and
-# others 2019](../docs/references.md#parisotto2019stabilizing), section 4). Nothing on
-# this page tests these numbers: there is no agent here.
+# **Not tested here:** reinforcement learning, for which GTrXL was made. On 30 levels of
+# DMLab, in per cent of a human's score, an LSTM had 99.3, a Transformer-XL 5.0, TrXL-I
+# 107.0 and the GRU gate 117.6 ± 0.3. The input gate had 51.2 ± 13.2, less than TrXL-I,
+# which has no gate. Of 25 settings of hyperparameters on Memory Maze 16 % diverged with
+# TrXL-I, 12 % with the output gate, and none with the GRU gate ([Parisotto and others
+# 2019](../docs/references.md#parisotto2019stabilizing), section 4).
 
 # %% tags=["active-ipynb"]
 # verdict("gate-rates@cpu")

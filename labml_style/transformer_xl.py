@@ -826,8 +826,8 @@ def initialise(module: nn.Module) -> None:
 # assert changed.equal(torch.ones(4, 4).triu().bool())
 
 # %% [markdown]
-# **The gradient stops at the memory.** The weights that make keys and values of the
-# memory still get a gradient through it. Without that path theirs is another one.
+# **The gradient stops at the memory.** The weights of its keys and values still get one
+# through it.
 
 # %% tags=["active-ipynb", "proof"]
 # memory = model(text[:, :4]).memory
