@@ -619,14 +619,12 @@ class NBRCGate(BRCGate):
 #
 # sizes = dict(vocabulary=256, d_model=128, layers=3, heads=4, d_ff=512)
 # sizes |= dict(segment_length=64, memory_length=64)
-# names = ("IdentityReordering", "OutputGate", "GRUGate", "MogrifierGRUGate")
 # text, steps = torch.randint(256, (16, 64)), {}
-# for name in names:
-#     residual = f"labml_style.gating:{name}"
+# for residual in (IdentityReordering, OutputGate, GRUGate, MogrifierGRUGate):
 #     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual))
-#     steps[name] = dict(model=model, memory=model(text).memory)
+#     steps[residual.__name__] = dict(model=model, memory=model(text).memory)
 # call = "model(text, memory).logits.logsumexp(-1).mean().backward()"
-# spent = dict.fromkeys(names, math.inf)
+# spent = dict.fromkeys(steps, math.inf)
 # for _ in range(2 if os.environ.get("LABML_STYLE_QUICK") else 12):
 #     for name, own in steps.items():  # in turns, on a machine that may be busy
 #         took = repeat(call, globals=globals() | own, number=1, repeat=1)
@@ -635,7 +633,8 @@ class NBRCGate(BRCGate):
 # for name, own in steps.items():
 #     gate = own["model"].layers[0].attention_residual
 #     weights = sum(p.numel() for p in gate.parameters() if p.ndim == 2) / 128**2
-#     print(f"{name:20}{weights:13.2f} d²{spent[name] / spent[names[0]]:16.2f}")
+#     ratio = spent[name] / spent["IdentityReordering"]
+#     print(f"{name:20}{weights:13.2f} d²{ratio:16.2f}")
 
 # %% [markdown]
 # ## Proofs
@@ -648,7 +647,7 @@ class NBRCGate(BRCGate):
 # %% tags=["active-ipynb", "proof"]
 # from labml_style.contract import causal_mask
 #
-# config = TransformerXLConfig(**sizes, residual="labml_style.gating:GRUGate")
+# config = TransformerXLConfig(**sizes, residual=GRUGate)
 # layer = TransformerXL(config).double().layers[0]
 # both = []
 # for gate in (layer.attention_residual, layer.feed_forward_residual):
@@ -666,7 +665,7 @@ class NBRCGate(BRCGate):
 # their input, and the logits are those of embedding, norm and head alone.
 
 # %% tags=["active-ipynb", "proof"]
-# shut = part("labml_style.gating:GRUGate", bias=50.0)
+# shut = part(GRUGate, bias=50.0)
 # model = TransformerXL(TransformerXLConfig(**{**sizes, "layers": 24}, residual=shut))
 # with torch.no_grad():
 #     alone = model.head(model.final_norm(model.embedding(text)))
@@ -722,6 +721,10 @@ class NBRCGate(BRCGate):
 #     gap = (cell(y, x) - gru_gate(x, y, now, 0.0)).abs().max().item()
 #     print(f"reset {'free' if scale else 'uniform'}: differ by {gap:.0e}", end="  ")
 #     assert (gap < 1e-12) == (scale == 0)
+# six = sum(p.ndim == 1 for p in cell.parameters()) * 3  # three in each vector
+# own = len([*layer.attention_residual.parameters(recurse=False)])
+# print(f"biases: {six}, here {own}")
+# assert (six, own) == (6, 1)
 
 # %% [markdown]
 # ## Which learning rates does a gate bear?

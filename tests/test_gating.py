@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from labml_style.gating import (
 )
 from labml_style.lab.presets import find
 from labml_style.lab.runner import build as build_arm
-from labml_style.transformer_xl import TransformerXLConfig
+from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
 BIASES: dict[type[BiasedGate], float] = {
     OutputGate: 1.0,
@@ -208,6 +209,56 @@ def test_every_weight_learns(kind: Any) -> None:
     gate(gate.input_norm(x), y).square().sum().backward()
     for name, parameter in gate.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+# what the chapter says of the start
+
+
+def way_up(residual: Any) -> Tensor:
+    """Return what comes into each of 25 layers, `[layers, tokens, d_model]`."""
+    torch.manual_seed(0)
+    sizes = replace(config(64), layers=25, heads=4, d_ff=256, memory_length=0)
+    model = TransformerXL(replace(sizes, segment_length=32, residual=residual))
+    tokens = torch.randint(model.config.vocabulary, (8, 32))
+    with torch.no_grad():
+        _, inputs, _ = model.run(tokens, model.past(None))
+    return torch.stack(inputs).flatten(1, 2)
+
+
+def length_and_cosine(way: Tensor, layers: int) -> tuple[float, float]:
+    length = (way[layers].norm(dim=1) / way[0].norm(dim=1)).mean()
+    cosine = torch.cosine_similarity(way[layers], way[0], dim=-1).mean()
+    return length.item(), cosine.item()
+
+
+@pytest.mark.parametrize("kind", [k for k in BIASES if k is not MogrifierGRUGate])
+def test_a_larger_bias_means_less_drift(kind: type[BiasedGate]) -> None:
+    drift = []
+    for bias in (0.0, 1.0, 2.0):
+        way = way_up(part(kind, bias=bias))
+        drift.append(((way[12] - way[0]).norm(dim=1) / way[0].norm(dim=1)).mean())
+    assert drift[0] > drift[1] > drift[2]
+
+
+def test_the_gru_gate_keeps_the_direction_and_not_the_length() -> None:
+    length, cosine = length_and_cosine(way_up(GRUGate), 12)
+    assert length == pytest.approx((1 - sigmoid(-2)) ** 24, rel=0.2)
+    assert length < 0.06 and cosine > 0.98
+    assert length_and_cosine(way_up(InputGate), 12)[1] < 0.1
+    assert min(length_and_cosine(way_up(SigmoidTanhGate), 24)) > 0.99
+    assert length_and_cosine(way_up(OutputGate), 12)[0] == pytest.approx(1, abs=0.2)
+
+
+def test_a_norm_on_the_path_halves_the_share_each_time() -> None:
+    begin = torch.randn(4000, 64)
+    normed = free = begin
+    for layer in range(1, 5):
+        for found in torch.randn(2, 4000, 64):
+            normed = torch.nn.functional.layer_norm(normed + found, (64,))
+            free = free + found
+        for x, share in ((normed, 4.0**-layer), (free, 1 / (1 + 2 * layer))):
+            left = torch.cosine_similarity(x, begin).mean().item() ** 2
+            assert left == pytest.approx(share, abs=0.01)
 
 
 # the Mogrifier
