@@ -66,9 +66,9 @@
 # >   with post-norm, none with pre-norm or the reordered layer. Of the gates, output,
 # >   SigTanh and GRU failed in none either, the input gate in 5.
 # >   [Holds](#which-learning-rates-does-a-gate-bear).
-# > - The GRU gate does not start near the identity: with its bias of 2 a twentieth of a
-# >   vector's length is left after 12 layers. Its direction is. [Measured
-# >   below](#which-gate-stays-near-the-identity).
+# > - The GRU gate does not start near the identity. With its bias of 2 twelve layers
+# >   shrink a vector to a twentieth of its length, though they barely turn it.
+# >   [Measured below](#which-gate-stays-near-the-identity).
 # > - At our sizes and in short training GRU gates do not pay. With as many parameters
 # >   they cost 0.17 to 0.29 bits on text, and do not learn in 1,000 updates a recall
 # >   task that is learned without them. [Measured
@@ -608,9 +608,9 @@ class NBRCGate(BRCGate):
 #
 # **When to use a gate.** First try pre-norm or the reordered layer: [they failed at no
 # rate](#which-learning-rates-does-a-gate-bear) and cost nothing. If you want a gate,
-# try the output gate: one matrix, no failure, and the fewest bits at 0.01 and 0.03,
-# though with more weights than no gate has. The GRU gate did not fail either, and
-# learned slowly at our sizes.
+# try the output gate: one matrix, no failure, and the fewest bits at rates of 0.01 and
+# 0.03; but its matrices came on top, so that model was larger than those without a
+# gate. The GRU gate did not fail either, and learned slowly at our sizes.
 
 # %% tags=["active-ipynb"]
 # import math
@@ -758,10 +758,10 @@ class NBRCGate(BRCGate):
 #
 # `compressive-transformer-pytorch` offers both at once. We train four models: with
 # exact slots or with compressed ones, with GRU gates or with the reordered layer. An
-# exact slot holds one token, a compressed one the mean of three. In each model a query
-# has as many keys, and each has as many parameters. So the gated ones are narrower, and
-# each of their slots holds fewer numbers. One learning rate serves all. First on text:
-# three layers, Tiny Shakespeare, 48 exact slots, or 24 and 24 compressed
+# exact slot holds one token, a compressed one the mean of three. All four have the same
+# number of keys per query and of parameters. So the gated ones are narrower, and each
+# of their slots holds fewer numbers. One learning rate serves all. First on text: three
+# layers, Tiny Shakespeare, 48 exact slots, or 24 and 24 compressed
 # ([table](../docs/results.md#gate-and-compressioncpu)).
 
 # %% tags=["active-ipynb"]
@@ -784,6 +784,7 @@ class NBRCGate(BRCGate):
 # The gated arms did not learn the task: in 1,000 updates they got a third of the near
 # answers right, where the others got nine of ten. So this says that the gate makes
 # learning slow here. It does not say what a gated model recalls once it has learned.
+# (Changes and interaction are in percentage points.)
 
 # %% tags=["active-ipynb"]
 # verdict("gated-recall@cpu")
@@ -799,9 +800,9 @@ class NBRCGate(BRCGate):
 # expectation("gate-and-depth@cpu")
 
 # %% [markdown]
-# So the forecast fails in one part: without a gate 12 layers are as good as 4, not
-# worse. With gates they are worse in the mean. A gate does not make depth pay here, and
-# costs bits at both depths.
+# So 12 layers are not worse in every seed, as was forecast: without a gate they are as
+# good as 4, with gates they are worse in the mean alone. A gate does not make depth pay
+# here, and costs bits at both depths.
 
 # %% tags=["active-ipynb"]
 # verdict("gate-and-depth@cpu")
