@@ -131,7 +131,7 @@
 #     *whole, segment = tokens.split(length, dim=1)
 #     for done in whole:  # segments that are full only leave a memory
 #         memory, work = model(done, memory).memory, work + length
-#     past, new, begin = model.past(memory), segment, 0
+#     past, new, begin = model.past(memory, len(tokens)), segment, 0
 #     for _ in range(new_tokens):
 #         logits, _, seen = model.run(new, past, begin)
 #         work += new.shape[1]
@@ -144,7 +144,7 @@
 #         begin = (begin + logits.shape[1]) % length
 #         if begin == 0:
 #             memory = model(tokens[:, -1 - length : -1], memory).memory
-#             past, work = model.past(memory), work + length
+#             past, work = model.past(memory, len(tokens)), work + length
 #     return tokens, work
 #
 #
@@ -259,13 +259,9 @@ def start(model: Model, memory: Any = None, batch: int | None = None) -> State:
         batch = memory.batch
     if batch is None or batch < 1:
         raise ValueError(f"batch is {batch}; without a memory give 1 or more")
-    past, room = model.past(memory), model.config.segment_length
-    positions = []
-    for layer, pair in zip(model.layers, past.pairs, strict=True):
-        slots = 0 if pair is None else pair[0].shape[2]
-        positions.append(layer.attention.positions(slots - past.placeless + room))
+    past = model.past(memory, batch)
     tokens = torch.zeros(batch, 0, dtype=torch.int64, device=model.like.device)
-    return State(memory, tokens, past, positions)
+    return State(memory, tokens, past, model.positions(past))
 
 
 # %% [markdown]
@@ -324,11 +320,10 @@ def check_step(model: Model, tokens: Tensor, state: State) -> None:
             f"tokens have shape {list(tokens.shape)}; expected [{lanes}, 1 to {left}], "
             "for the lanes of the state and what is left of its segment"
         )
-    pairs, attention = state.past.pairs, model.layers[0].attention
-    found = len(pairs), attention.kv_heads, attention.d_head
+    pairs, wanted = state.past.pairs, model.key_shape
+    found = len(pairs), *wanted[1:]
     if pairs[0] is not None:
         found = len(pairs), pairs[0][0].shape[1], pairs[0][0].shape[3]
-    wanted = len(model.layers), attention.kv_heads, attention.d_head
     if wanted != found:
         raise ValueError(
             f"state has layers, kv_heads and d_head {found}, the model {wanted}: start "

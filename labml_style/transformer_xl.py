@@ -253,6 +253,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -271,6 +272,7 @@ from labml_style.contract import (
     integer,
     newest,
     newest_filled,
+    positive,
 )
 from labml_style.relative_attention import (
     AttentionConfig,
@@ -380,6 +382,7 @@ class TransformerXLConfig(AttentionConfig):
         d_ff: width inside the feed-forward part.
         segment_length: most tokens in one call.
         memory_length: slots per layer; 0 makes a plain Transformer.
+        initial_std: of the drawn weights; narrow models learn sooner with more.
         embedding: part that makes tokens into states.
         attention: part that attends to memory and segment.
         feed_forward: part for each token on its own.
@@ -394,6 +397,7 @@ class TransformerXLConfig(AttentionConfig):
     d_ff: int
     segment_length: int
     memory_length: int
+    initial_std: float = 0.02
     embedding: AnyPart = Embedding
     attention: AnyPart = RelativeAttention
     feed_forward: AnyPart = FeedForward
@@ -405,6 +409,7 @@ class TransformerXLConfig(AttentionConfig):
         for name in ("layers", "d_ff", "segment_length"):
             self.put(name, integer(name, getattr(self, name), 1))
         self.put("memory_length", integer("memory_length", self.memory_length, 0))
+        self.put("initial_std", positive("initial_std", self.initial_std))
 
 
 # %% [markdown]
@@ -526,9 +531,10 @@ class TransformerXL(Model):
         self.final_norm = self.make_final_norm()
         self.dropout = nn.Dropout(config.dropout)
         self.head = build(config.head, config)
-        self.apply(initialise)
+        draw = partial(initialise, std=config.initial_std)
+        self.apply(draw)
         for name, module in self.further_parts().items():
-            self.add_module(name, module.apply(initialise))
+            self.add_module(name, module.apply(draw))
 
     def make_layers(self) -> list[nn.Module]:
         """Return the layers; what a model with other layers changes."""
@@ -553,10 +559,10 @@ class TransformerXL(Model):
             ValueError: tokens or memory do not fit; the message names both sides.
         """
         self.check(tokens, memory)
-        logits, inputs, seen = self.run(tokens, self.past(memory))
+        logits, inputs, seen = self.run(tokens, self.past(memory, len(tokens)))
         return Output(logits, *self.remember(memory, inputs, seen))
 
-    def past(self, memory: Any) -> Past:
+    def past(self, memory: Any, batch: int = 1) -> Past:
         """Return keys and values of a memory, with the weights of today."""
         if memory is None:
             return Past([None] * len(self.layers))
@@ -587,17 +593,32 @@ class TransformerXL(Model):
             Logits `[batch, time, vocabulary]`; for each layer its input `[batch, time,
             d_model]`, and what it attended with.
         """
-        x, inputs, seen = self.embedding(tokens, begin), [], []
-        time, slots = tokens.shape[1], past.slots
+        x, time, slots = self.embedding(tokens, begin), tokens.shape[1], past.slots
         placed = slots + time - past.placeless
         mask = causal_mask(time, slots, past.filled, x, placed)
+        x, inputs, seen = self.run_layers(x, past, mask, positions)
+        return self.head(self.dropout(x)), inputs, seen
+
+    def run_layers(
+        self,
+        x: Tensor,
+        past: Past,
+        mask: Mask,
+        positions: list[Tensor | None] | None = None,
+    ) -> tuple[Tensor, list[Tensor], list[Seen]]:
+        """Run states `[batch, time, d_model]` through all layers and the final norm.
+
+        Returns:
+            States of the same shape, and what `run` returns beside its logits.
+        """
+        inputs, seen, time = [], [], x.shape[1]
         for i, layer in enumerate(self.layers):
             pair = past.pairs[i]
             own = mask.newest(time + (0 if pair is None else pair[0].shape[2]))
             inputs.append(x)
             x, looked = layer(x, pair, own, None if positions is None else positions[i])
             seen.append(looked)
-        return self.head(self.dropout(self.final_norm(x))), inputs, seen
+        return self.final_norm(x), inputs, seen
 
     def remember(
         self, memory: Any, inputs: list[Tensor], seen: list[Seen]
@@ -621,15 +642,15 @@ class TransformerXL(Model):
         return self.memory_type(states=tuple(states), filled=filled), {}
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw the weights of linear maps and embeddings from N(0, 0.02), biases zero.
+def initialise(module: nn.Module, std: float) -> None:
+    """Draw the weights of linear maps and embeddings from N(0, std), biases zero.
 
     It runs when all parts are built; other parameters keep the start they were given.
 
-    Source: the official code's defaults.
+    Source: the official code, where std is 0.02.
     """
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 

@@ -16,9 +16,10 @@ from labml_style.contract.checks import (
     fraction,
     integer,
     number,
+    positive,
 )
 from labml_style.contract.files import load, save
-from labml_style.contract.masks import Mask, causal_mask
+from labml_style.contract.masks import Mask, causal_mask, full_mask
 from labml_style.contract.memory import (
     Memory,
     Output,
@@ -48,6 +49,7 @@ __all__ = [
     "check_savable",
     "check_tokens",
     "fraction",
+    "full_mask",
     "load",
     "load_memory",
     "name_of",
@@ -55,6 +57,7 @@ __all__ = [
     "newest_filled",
     "number",
     "part",
+    "positive",
     "save",
     "integer",
 ]

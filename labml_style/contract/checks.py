@@ -20,6 +20,7 @@ __all__ = [
     "fraction",
     "integer",
     "number",
+    "positive",
 ]
 
 
@@ -67,6 +68,18 @@ def number(name: str, value: Any) -> float:
         found = math.nan
     if not math.isfinite(found):
         raise ValueError(f"{name} is {value!r}; expected a finite number")
+    return found
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number above 0 as `float`.
+
+    Raises:
+        ValueError: it is no number, not finite, or 0 or less.
+    """
+    found = number(name, value)
+    if found <= 0:
+        raise ValueError(f"{name} is {value!r}; expected a number above 0")
     return found
 
 

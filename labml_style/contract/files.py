@@ -115,5 +115,5 @@ def _built(said: dict[str, str]) -> Model:
     values = json.loads(said["config"])
     if not isinstance(values, dict):
         raise ValueError(f"the config is {values!r}; expected values by name")
-    built: Model = kinds[0](kinds[1].from_json(values))
+    built: Model = kinds[0].from_config(kinds[1].from_json(values))
     return built

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Mask", "causal_mask"]
+__all__ = ["Mask", "causal_mask", "full_mask"]
 
 
 class Mask(NamedTuple):
@@ -63,3 +63,23 @@ def causal_mask(
         empty = nn.functional.pad(~filled, (0, time))
         scores = scores.masked_fill(empty[:, None, None], -torch.inf)
     return Mask(scores, n if placed is None else placed)
+
+
+def full_mask(
+    time: int, slots: int, like: Tensor, hidden: Tensor | None = None
+) -> Mask:
+    """Let each token attend to all slots and to all tokens, later ones too.
+
+    Args:
+        time: tokens.
+        slots: keys before the first token.
+        like: gives type and device.
+        hidden: `[batch, slots + time]` bool, true where nobody attends to a key.
+
+    Returns:
+        A mask with n = slots + time keys, whose distances go down to 1 - time.
+    """
+    scores = like.new_zeros(1, 1, time, slots + time)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
+    return Mask(scores, slots + time, time - 1)

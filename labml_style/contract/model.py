@@ -54,6 +54,12 @@ class Model(nn.Module):
     lengths: tuple[str, ...] = ("segment_length", "memory_length")
     memory_type: Any
 
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """Build a model from its config alone, as `load` does."""
+        build: Any = cls
+        return build(config)
+
     def forward(self, tokens: Tensor, memory: Any = None) -> Output:
         """Run a segment.
 
@@ -70,9 +76,33 @@ class Model(nn.Module):
         """
         return {}
 
-    def past(self, memory: Any) -> Past:
-        """Return keys and values of what stands before a segment."""
+    def past(self, memory: Any, batch: int = 1) -> Past:
+        """Return keys and values of what stands before a segment.
+
+        Args:
+            memory: of the segments before it; None at the start of a text.
+            batch: lanes, for a model that has keys at the start of a text too.
+        """
         raise NotImplementedError
+
+    def positions(self, past: Past) -> list[Tensor | None]:
+        """Return, for each layer, what its attention has for the distances to come.
+
+        Args:
+            past: what stands before a segment, which may become full.
+        """
+        found: list[Tensor | None] = []
+        room = self.config.segment_length - past.placeless
+        for layer, pair in zip(self.layers, past.pairs, strict=True):
+            slots = 0 if pair is None else pair[0].shape[2]
+            found.append(layer.attention.positions(slots + room))
+        return found
+
+    @property
+    def key_shape(self) -> tuple[int, int, int]:
+        """How many layers have keys, with how many heads, and of what width."""
+        attention = self.layers[0].attention
+        return len(self.layers), attention.kv_heads, attention.d_head
 
     def run(
         self,

@@ -57,7 +57,7 @@ def by_age(
         slots = 0 if memory is None or memory.filled is not None else memory.slots
         late, n = index * stream.segment_length >= warm_up, slots + tokens.shape[1]
         if late and n == sum(kinds):
-            _, _, seen = model.run(tokens, model.past(memory))
+            _, _, seen = model.run(tokens, model.past(memory, len(tokens)))
             found, mask = [], causal_mask(tokens.shape[1], slots, None, model.like)
             for layer, (query, keys, _) in zip(model.layers, seen, strict=True):
                 attention: ContentAttention = layer.attention

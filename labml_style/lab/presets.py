@@ -126,6 +126,8 @@ class Arm:
         blocks: with `after`, segments in a block; memory is emptied where one begins.
             0 leaves the text whole.
         drawn: the blocks of all lanes come in a drawn order.
+        task: import string of a task that this arm is trained on, where that is not
+            the preset's own.
     """
 
     config: Any
@@ -137,6 +139,7 @@ class Arm:
     only: tuple[str, ...] = ()
     blocks: int = 0
     drawn: bool = False
+    task: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,6 +165,8 @@ def check(preset: Preset) -> None:
             target = value["part"] if isinstance(value, dict) else value
             if isinstance(target, str) and ":" in target:
                 _resolve(target, f"{where}: {one}")
+        if arm.task is not None:
+            texts.task(arm.task, where)
         for title, wanted in arm.measures.items():
             for probe in wanted.probes:
                 _resolve(probe, f"{where}, measure {title}: probe")
@@ -462,10 +464,13 @@ class _Run:
         model = build(self.arm).to(self.here.device)
         segment, before = self.arm.config.segment_length, self._before()
         whole: Stream
-        if not isinstance(self.corpus, Corpus):
-            whole = self.corpus.stream(segment, self.arm.batch, self.seed)
+        text = self.corpus
+        if self.arm.task is not None:
+            text = texts.task(self.arm.task, self.title)
+        if not isinstance(text, Corpus):
+            whole = text.stream(segment, self.arm.batch, self.seed)
         else:
-            whole = TextStream(self.corpus.train, self.arm.batch, segment)
+            whole = TextStream(text.train, self.arm.batch, segment)
             if self.arm.blocks:
                 first = before["training"]["stream"]["position"]
                 order = self.seed if self.arm.drawn else None

@@ -17,7 +17,7 @@ from labml_style.streams import CORPORA, SPLITS, Corpus, Stream
 if TYPE_CHECKING:
     from labml_style.lab.presets import Preset
 
-__all__ = ["KNOWN", "Task", "Text", "check", "facts", "load", "own"]
+__all__ = ["KNOWN", "Task", "Text", "check", "facts", "load", "own", "task"]
 
 KNOWN = (*CORPORA, RecallTask.name, HELD_OUT)
 """Corpora that a preset may name; it may name a file or a task as well."""
@@ -69,8 +69,7 @@ def load(preset: Preset) -> Text:
     elif Path(name).is_file():
         corpus = own(Path(name))
     else:
-        task: Task = _task(preset)()
-        return task
+        return task(name, preset.title)
     words: list[str] = []
     if preset.tokens == "words":
         corpus, words = as_words(corpus)
@@ -90,20 +89,26 @@ def load(preset: Preset) -> Text:
     return corpus
 
 
-def _task(preset: Preset) -> Any:
+def task(name: str, title: str) -> Task:
+    """Return the task that an import string names.
+
+    Raises:
+        ValueError: there is none; the message begins with the preset's title.
+    """
     try:
-        task = resolve_name(preset.corpus)
+        kind = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{preset.title}: corpus is {preset.corpus!r}; expected the import string "
-            f"of a task, or the path of a text file ({error})"
+            f"{title}: corpus is {name!r}; expected the import string of a task, or "
+            f"the path of a text file ({error})"
         ) from None
-    if not all(hasattr(task, name) for name in ("name", "stream", "measured")):
+    if not all(hasattr(kind, wanted) for wanted in ("name", "stream", "measured")):
         raise ValueError(
-            f"{preset.title}: corpus is {preset.corpus!r}, which is no task; expected "
-            "a class with name, stream and measured"
+            f"{title}: corpus is {name!r}, which is no task; expected a class with "
+            "name, stream and measured"
         )
-    return task
+    found: Task = kind()
+    return found
 
 
 def own(path: Path) -> Corpus:

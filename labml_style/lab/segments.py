@@ -1,0 +1,182 @@
+"""Tasks whose samples run over several segments: copying, and facts under noise.
+
+A preset names the task's class as its corpus. `answers` and `by_segments` are probes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labml_style.recurrent_memory import CopyStream
+from labml_style.streams import Batch, FactsStream, Stream
+
+__all__ = [
+    "CopyTask",
+    "FactsTask",
+    "Growing",
+    "GrowingFacts",
+    "ShortCopyTask",
+    "ShortFacts",
+    "SingleFacts",
+    "answers",
+    "by_segments",
+]
+
+
+class CopyTask:
+    """Copy 12 of 8 symbols; a guess is right once in 8."""
+
+    name = "copy"
+    length = 12
+
+    def stream(self, segment_length: int, batch: int, seed: int) -> CopyStream:
+        """Return the samples of a run."""
+        return CopyStream(self.length, segment_length, batch, 100_000, seed=seed)
+
+    def measured(self, segment_length: int, batch: int, split: str) -> CopyStream:
+        """Return samples that no run has seen."""
+        samples, seed = (2, 10_001) if split == "valid" else (16, 10_002)
+        return CopyStream(self.length, segment_length, batch, samples, seed=seed)
+
+
+class ShortCopyTask(CopyTask):
+    """Copy 10 symbols: with segments of 4 a sample has 5, an odd number."""
+
+    length = 10
+
+
+def facts(segments: int, segment_length: int, batch: int, **more: Any) -> FactsStream:
+    """Return samples of two facts, noise, and a question, over so many segments.
+
+    The facts stand in the first segment, the question at the end of the last. Where
+    both are the same segment, the facts stand in its first half.
+    """
+    if segments == 1:
+        return FactsStream(0, segment_length // 2, batch, **more)
+    return FactsStream(segments - 2, segment_length, batch, **more)
+
+
+class Growing(Stream):
+    """Facts and questions over more and more segments: a curriculum.
+
+    Batches come in windows of `most` segments, so that one window of truncated
+    backpropagation holds whole samples. A window of stage s is filled with samples of s
+    segments, and what is left with a shorter one. Stages are equally long, and the last
+    one stays.
+
+    Args:
+        most: segments of a sample at the last stage.
+        windows: until all stages have been; with fewer than `most` there is no
+            curriculum, and each sample is a whole window.
+        segment_length: tokens in a segment.
+        batch: samples side by side.
+        seed: of the samples.
+    """
+
+    def __init__(
+        self, most: int, windows: int, segment_length: int, batch: int, seed: int
+    ) -> None:
+        super().__init__(most * max(windows, 1), batch, segment_length)
+        self.most, self.windows, self.seed = most, windows, seed
+        self.vocabulary = facts(1, segment_length, batch).vocabulary
+
+    def stage(self, window: int) -> int:
+        """Return how many segments samples of a window have."""
+        if self.windows < self.most:
+            return self.most
+        return min(1 + window * self.most // self.windows, self.most)
+
+    def at(self, index: int) -> Batch:
+        window, place = divmod(index, self.most)
+        stage = self.stage(window)
+        first = place - place % stage
+        size = min(stage, self.most - first)
+        drawn = facts(size, self.segment_length, self.batch, seed=self.seed)
+        chance = torch.Generator().manual_seed(
+            self.seed * 1_000_003 + window * self.most + first
+        )
+        tokens, found = drawn.sample(chance)
+        targets = torch.full_like(tokens, -100)
+        targets[:, -1] = found
+        begin = (place - first) * self.segment_length
+        part = slice(begin, begin + self.segment_length)
+        reset = torch.full((self.batch,), place == first)
+        return Batch(tokens[:, part], targets[:, part], reset)
+
+
+class FactsTask:
+    """Two facts, then noise, then a question about one of them, over 5 segments."""
+
+    name = "facts"
+    most = 5
+    windows = 0
+
+    def stream(self, segment_length: int, batch: int, seed: int) -> Stream:
+        """Return the samples of a run."""
+        return Growing(self.most, self.windows, segment_length, batch, seed)
+
+    def measured(self, segment_length: int, batch: int, split: str) -> Stream:
+        """Return samples that no run has seen."""
+        seed = 10_001 if split == "valid" else 10_002
+        return facts(self.most, segment_length, batch, samples=4, seed=seed)
+
+
+class GrowingFacts(FactsTask):
+    """The same, over 1 to 5 segments: a stage for each, 150 windows long."""
+
+    windows = 750
+
+
+class ShortFacts(GrowingFacts):
+    """The same, over 1 and 2 segments."""
+
+    most = 2
+
+
+class SingleFacts(FactsTask):
+    """The same, in one segment."""
+
+    most = 1
+
+
+def _right(model: Any, stream: Stream) -> float:
+    """Return the share of right answers over one epoch."""
+    device, mode, memory = model.like.device, model.training, None
+    right = asked = 0
+    model.eval()
+    with torch.no_grad():
+        for index in range(len(stream)):
+            tokens, targets, reset = stream.at(index)
+            memory = None if memory is None else memory.reset(reset)
+            logits: Tensor
+            logits, memory, _ = model(tokens.to(device), memory)
+            scored = targets >= 0
+            right += int((logits.argmax(-1).cpu() == targets)[scored].sum())
+            asked += int(scored.sum())
+    model.train(mode)
+    return right / asked
+
+
+def answers(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
+    """Return the share of right answers by the segments of a sample, and a guess's."""
+    share = round(_right(model, stream), 4)
+    return {"answers": {str(stream.segments): share}, "chance": 1 / stream.symbols}
+
+
+LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 20, 50, 100, 200)
+
+
+def by_segments(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
+    """Return the share of right answers to questions after 1 to 200 segments.
+
+    The best guess that knows no fact takes a place; one that knows both places and not
+    whose they are is right in half.
+    """
+    found = {}
+    for count in LENGTHS:
+        many = facts(count, stream.segment_length, 256, samples=1, seed=10_003)
+        found[str(count)] = round(_right(model, many), 4)
+    return {"answers": found, "chance": 1 / stream.places}
