@@ -21,6 +21,12 @@ _NAMES = {
         "CompressiveTransformerConfig",
     ),
     "gating": ("GRUGate", "IdentityReordering"),
+    "recurrent_memory": (
+        "RecurrentMemoryTransformer",
+        "RecurrentMemoryTransformerConfig",
+    ),
+    "hugging_face": ("RecurrentMemoryWrapper",),
+    "documents": ("RecurrentMemoryClassifier", "RecurrentMemoryClassifierConfig"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -555,6 +555,7 @@ class NBRCGate(BRCGate):
         factor, gate = self.of_x(x).chunk(2, dim=-1)
         return factor, gate
 
+
 # %% [markdown]
 # Run the cell again and again with $y = 0$, and hold $a$ still. Above 1 a number has
 # two stable values, the solutions of $h = \tanh(a h)$ beside 0: it holds a bit. Below 1

@@ -45,6 +45,10 @@ from labml_style.contract import (
     part,
     save,
 )
+from labml_style.documents import (
+    RecurrentMemoryClassifier,
+    RecurrentMemoryClassifierConfig,
+)
 from labml_style.gating import (
     BRCGate,
     GRUGate,
@@ -55,6 +59,10 @@ from labml_style.gating import (
     NBRCGate,
     OutputGate,
     SigmoidTanhGate,
+)
+from labml_style.hugging_face import (
+    RecurrentMemoryWrapper,
+    RecurrentMemoryWrapperConfig,
 )
 from labml_style.reconstruction import (
     AutoEncoding,
@@ -93,6 +101,7 @@ SIZES: dict[str, Any] = {
 #   partial reset  a lane may be emptied after a segment that was not full
 #   layers         the memory has tensors for each layer
 #   causal         no token sees a later one, and so there is a next one to decode
+#   parts          it is built from parts of this site
 
 
 def slots_of_each_layer(config: Any) -> int:
@@ -107,6 +116,11 @@ def tokens_and_cache(config: Any) -> int:
     return int(slots * config.d_model)
 
 
+def tokens_alone(config: Any) -> int:
+    """Count the same for memory tokens around a decoder of others."""
+    return int(config.memory_tokens * config.d_model)
+
+
 class Case(NamedTuple):
     """A model of the site.
 
@@ -117,6 +131,7 @@ class Case(NamedTuple):
         sizes: what the config is made of.
         without: names of properties that do not apply.
         numbers: how many numbers a lane's memory holds, when it is full.
+        wide: what makes its `d_model` 16.
     """
 
     name: str
@@ -125,6 +140,7 @@ class Case(NamedTuple):
     sizes: dict[str, Any]
     without: tuple[str, ...]
     numbers: Callable[[Any], int]
+    wide: dict[str, Any] = {"d_model": 16}
 
 
 def case(
@@ -144,6 +160,7 @@ XL = TransformerXL, TransformerXLConfig
 COMPRESSIVE = CompressiveTransformer, CompressiveTransformerConfig
 LATE = ("partial reset",)
 RECURRENT = RecurrentMemoryTransformer, RecurrentMemoryTransformerConfig
+CLASSIFIER = RecurrentMemoryClassifier, RecurrentMemoryClassifierConfig
 WHOLE = ("partial", "partial reset")  # it is written when a segment is full
 GATES = [
     InputGate,
@@ -168,9 +185,26 @@ def recurrent(name: str, without: tuple[str, ...] = WHOLE, **changes: Any) -> Ca
     return case(name, RECURRENT, without, tokens_and_cache, **changes)
 
 
+def wrapper(family: str, **sizes: int) -> Case:
+    """Describe a decoder of Hugging Face with memory tokens around it."""
+    kind = RecurrentMemoryWrapper, RecurrentMemoryWrapperConfig
+    without, decoder = (*WHOLE, "layers", "parts"), sizes | {"model_type": family}
+    changes: dict[str, Any] = {"decoder": decoder, "memory_tokens": 3}
+    one = case(f"rmt-{family}", kind, without, tokens_alone, **changes)
+    [width] = {"hidden_size", "n_embd"} & {*sizes}
+    return one._replace(wide={"decoder": decoder | {width: 16}})
+
+
+GPT2 = dict(vocab_size=11, n_embd=8, n_layer=2, n_head=2, n_positions=160)
+GPT2 |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0)
+GPT2 |= dict.fromkeys(("bos_token_id", "eos_token_id"), 0)
+LLAMA = dict(vocab_size=11, hidden_size=8, num_hidden_layers=2, intermediate_size=12)
+LLAMA |= dict(num_attention_heads=2, num_key_value_heads=1)
 NO_TOKENS: dict[str, Any] = {"memory_tokens": 3, "memory_length": 0}
 NO_TOKENS["tokens"] = LearnedTokens
 CACHED_TOKENS = NO_TOKENS | {"memory_length": 6}
+CLASSES: dict[str, Any] = {"memory_tokens": 3, "memory_length": 0}
+CLASSES["classes"] = SIZES["vocabulary"]  # logits have the shape of the others'
 
 
 class Projected(Embedding):
@@ -221,11 +255,16 @@ REGISTRY = [
     recurrent("rmt-place", attention=ContentAttention, embedding=AbsoluteEmbedding),
     recurrent("rmt-encoder", ("causal",), layout="encoder"),
     recurrent("rmt-encoder-pre", ("causal",), layout="encoder", residual=PreNorm),
+    case("classes", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES),
+    case("padded", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES, padding=10),
     case("mt", RECURRENT, (*WHOLE, "past"), lambda config: 0, **NO_TOKENS),
     case("mt-cache", RECURRENT, WHOLE, slots_of_each_layer, **CACHED_TOKENS),
+    wrapper("gpt2", **GPT2),
+    wrapper("llama", **LLAMA),
 ]
 # The first line of each class, where variants make no difference.
 KINDS = list({one.model: one for one in reversed(REGISTRY)}.values())[::-1]
+BUILT = [one for one in KINDS if "parts" not in one.without]
 
 
 def every(*needed: str) -> Any:
@@ -240,7 +279,7 @@ def over(cases: list[Case]) -> Any:
 def make(one: Case, **changes: Any) -> Any:
     """Build a model with weights so large that a difference shows."""
     torch.manual_seed(0)
-    model = one.model(one.config(**one.sizes | changes)).double()
+    model = one.model.from_config(one.config(**one.sizes | changes)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.4 * torch.randn_like(parameter))
@@ -636,10 +675,11 @@ def test_a_config_goes_through_json(model: Any) -> None:
     assert again.to_json() == config.to_json()
     made = make(model.case, **{k: getattr(again, k) for k in values})
     assert made(text(model, 1)).logits.equal(model(text(model, 1)).logits)
-    with pytest.raises(ValueError, match="has no colour, taste; expected .*d_model"):
+    needed = "segment_length"
+    with pytest.raises(ValueError, match=f"has no colour, taste; expected .*{needed}"):
         kind.from_json({**values, "colour": 1, "taste": 2})
-    with pytest.raises(ValueError, match="d_model"):
-        kind.from_json({k: v for k, v in values.items() if k != "d_model"})
+    with pytest.raises(ValueError, match=needed):
+        kind.from_json({k: v for k, v in values.items() if k != needed})
     for name, value in config.to_json().items():
         if type(value) is not int:
             continue
@@ -662,7 +702,7 @@ def is_named(value: Any) -> bool:
     return isinstance(value, Part) or (isinstance(value, str) and ":" in value)
 
 
-@over(KINDS)
+@over(BUILT)
 def test_a_part_is_a_class_a_string_or_one_with_options(model: Any) -> None:
     tokens, config = text(model, 1), model.config
     expected = model(tokens).logits
@@ -724,7 +764,7 @@ def test_a_part_has_options() -> None:
             build(given, plain.config)
 
 
-@over(KINDS)
+@over(BUILT)
 def test_a_part_without_a_name_runs_and_is_not_saved(
     model: Any, tmp_path: Path
 ) -> None:
@@ -901,7 +941,8 @@ class Other(Memory):
 @over(KINDS)
 def test_a_memory_that_does_not_fit_is_refused(model: Any) -> None:
     tokens, memory = text(model, 1), some_memory(model)
-    wide, narrow = make(model.case, d_model=16), memory.select(torch.tensor([0, 1]))
+    wide = make(model.case, **model.case.wide)
+    narrow = memory.select(torch.tensor([0, 1]))
     single = memory.map(floating(lambda t: t.float()))
     wrong = [
         (some_memory(wide), r"\b16\b.*\b8\b"),
@@ -935,7 +976,8 @@ def test_a_memory_that_does_not_fit_is_refused(model: Any) -> None:
 
 @over(KINDS)
 def test_tokens_that_do_not_fit_are_refused(model: Any) -> None:
-    tokens, state = text(model, 1), generation.start(model, batch=3)
+    tokens = text(model, 1)
+    state = generation.start(model, batch=3) if decodes(model) else None
     longest, most = model.config.segment_length, model.config.vocabulary
     cases: list[tuple[Any, str]] = [
         (text(model, 2), f"time {2 * longest}; expected 1 to .*{longest}"),
@@ -953,8 +995,9 @@ def test_tokens_that_do_not_fit_are_refused(model: Any) -> None:
     for wrong, said in cases:
         with pytest.raises(ValueError, match=said):
             model(wrong)
-        with pytest.raises(ValueError, match=said):
-            generation.step(model, wrong, state)
+        if state is not None:
+            with pytest.raises(ValueError, match=said):
+                generation.step(model, wrong, state)
     assert model(torch.tensor([[0, most - 1]])).logits.isfinite().all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ FAR = 7
 def draw(record: Record) -> None:
     """Draw a record in the way that fits what it measured."""
     first = next(iter(record["runs"][0]["measures"].values()))
-    if "accuracy" in first:
+    if "answers" in first:
+        _answers(record)
+    elif "accuracy" in first:
         _delays(record)
     elif "by_age" in first:
         _ages(record)
@@ -52,7 +55,7 @@ def _about(record: Record) -> str:
     """Return what the caption of every figure says."""
     seeds = dict.fromkeys(run["seed"] for run in record["runs"])
     corpus = record["corpus"]["name"]
-    text = "drawn samples" if corpus == "recall" else corpus
+    text = "drawn samples" if record["corpus"]["source"] == "drawn" else corpus
     some = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     return f"Record {record['title']}: {text}, {some}."
 
@@ -261,6 +264,70 @@ def _delays(record: Record) -> None:
         f"answers are right up to so many tokens back: {said}.",
         caption=f"{_about(record)} Share of right answers; a line is a seed. Dashed: "
         f"{first}, the mean of its seeds.",
+    )
+
+
+def _answers(record: Record) -> None:
+    """Draw right answers by segments: a line for each way, a dot for each seed.
+
+    Arms whose names differ in `, N segments` at the end alone are one line. Where all
+    have the same number of segments, each way is a row.
+    """
+    from matplotlib import pyplot
+
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in record["runs"]:
+        way = re.sub(r", \d+ segments$", "", run["arm"])
+        for count, share in next(iter(run["measures"].values()))["answers"].items():
+            seeds = found.setdefault(way, {}).setdefault(int(count), [])
+            seeds.append(100 * share)
+    counts = sorted({count for shares in found.values() for count in shares})
+    first = next(iter(record["runs"][0]["measures"].values()))
+    chance, by = 100 * first["chance"], first.get("by", "segments of a sample")
+    guess: dict[str, Any] = dict(color=MUTED, linewidth=1, linestyle=":")
+    caption = f"{_about(record)} Dots are seeds, dotted is a guess."
+    means = {
+        way: {n: statistics.mean(seeds) for n, seeds in shares.items()}
+        for way, shares in found.items()
+    }
+    with use_style():
+        if len(counts) == 1:
+            figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.35 * len(found)))
+            for y, (way, shares) in enumerate(found.items()):
+                seeds = shares[counts[0]]
+                axes.plot(seeds, [y] * len(seeds), "o", color=f"C{y % 6}", alpha=0.6)
+                mean = means[way][counts[0]]
+                axes.plot([mean], [y], "|", color=f"C{y % 6}", markersize=16)
+            axes.axvline(chance, **guess)
+            axes.set_yticks(range(len(found)), list(found))
+            axes.set(xlabel="right answers, %", xlim=(0, 104))
+            axes.set(ylim=(len(found) - 0.4, -0.6))
+            axes.grid(axis="x")
+            axes.grid(False, axis="y")
+        else:
+            figure, axes = pyplot.subplots(figsize=(5.2, 3.1))
+            for i, (way, shares) in enumerate(found.items()):
+                mark, colour = MARKS[i % len(MARKS)], f"C{i % 6}"
+                x = [counts.index(n) for n in sorted(shares)]
+                y_ = [means[way][n] for n in sorted(shares)]
+                axes.plot(x, y_, mark, color=colour, markersize=5, label=way)
+                for n, seeds in shares.items():
+                    place = [counts.index(n)] * len(seeds)
+                    axes.plot(place, seeds, "o", color=colour, ms=3, alpha=0.4)
+            axes.axhline(chance, **guess)
+            axes.set_xticks(range(len(counts)), [str(n) for n in counts])
+            axes.set(xlabel=by, ylabel="right answers, %")
+            axes.set(ylim=(0, 104))
+            above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+            axes.legend(ncols=2, frameon=False, fontsize=9, **above)
+    said = "; ".join(
+        f"{way} " + ", ".join(f"{row[n]:.0f} at {n}" for n in sorted(row))
+        for way, row in means.items()
+    )
+    show(
+        figure,
+        alt=f"Right answers in per cent, by {by}: {said}.",
+        caption=caption,
     )
 
 

@@ -214,6 +214,16 @@ def table(name: str | Record, form: str | None = None) -> Table:
             shares = [[one["accuracy"][delay] for one in runs[key]] for key in keys]
             columns[delay] = [f"{100 * statistics.mean(row):.0f}" for row in shares]
         said.append("Numbered columns: right answers in %, by tokens back.")
+    elif any("answers" in one for found in runs.values() for one in found):
+        counts = {n for found in runs.values() for one in found for n in one["answers"]}
+        for count in sorted(counts, key=int):
+            shares = [[one["answers"].get(count) for one in runs[key]] for key in keys]
+            columns[count] = [
+                "–" if None in row else f"{100 * statistics.mean(row):.0f}"
+                for row in shares
+            ]
+        by = next(iter(runs.values()))[0].get("by", "segments of a sample")
+        said.append(f"Numbered columns: right answers in %, by {by}.")
     else:
         unit = "byte" if record["preset"].get("tokens", "bytes") == "bytes" else "word"
         columns[f"bits per {unit}"] = [

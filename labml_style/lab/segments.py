@@ -163,9 +163,11 @@ def _right(model: Any, stream: Stream) -> float:
 def answers(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     """Return the share of right answers by the segments of a sample, and a guess's."""
     share = round(_right(model, stream), 4)
-    return {"answers": {str(stream.segments): share}, "chance": 1 / stream.symbols}
+    found, chance = {str(stream.segments): share}, 1 / stream.symbols
+    return {"answers": found, "by": BY, "chance": chance}
 
 
+BY = "segments of a sample"
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 20, 50, 100, 200)
 
 
@@ -179,4 +181,4 @@ def by_segments(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     for count in LENGTHS:
         many = facts(count, stream.segment_length, 256, samples=1, seed=10_003)
         found[str(count)] = round(_right(model, many), 4)
-    return {"answers": found, "chance": 1 / stream.places}
+    return {"answers": found, "by": BY, "chance": 1 / stream.places}

@@ -1,0 +1,337 @@
+"""The memory of a Recurrent Memory Transformer, around a decoder of Hugging Face.
+
+A causal decoder of the package `transformers`, trained or not, gets memory tokens that
+it reads before each segment and writes behind it. The result is a model of this site:
+the training loop, the evaluator, the decoder and the files serve it as they are.
+
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from labml_style import generate, load, save
+    from labml_style.hugging_face import RecurrentMemoryWrapper
+
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=24))
+    model = RecurrentMemoryWrapper(gpt2, memory_tokens=4, segment_length=16).eval()
+    memory, text = None, torch.randint(model.config.vocabulary, (2, 64))
+    for segment in text.split(16, dim=1):
+        logits, memory, _ = model(segment, memory)
+    longer = generate(model, text[:, :3], new_tokens=20, memory=memory)
+    again = load(save(model, "model.safetensors"))
+
+Source: Bulatov et al. 2022, section 3.2; Bulatov et al. 2023 (arXiv 2304.11062).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from labml_style.contract import Config, Model, Output, Past, check_memory, integer
+from labml_style.recurrent_memory import RecurrentMemory, RecurrentTokens
+
+__all__ = ["RecurrentMemoryWrapper", "RecurrentMemoryWrapperConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentMemoryWrapperConfig(Config):
+    """Sizes of the memory, and the decoder's own config.
+
+    Attributes:
+        decoder: plain values of the decoder's config, `model.config.to_dict()`.
+        memory_tokens: vectors that are read and written, m; 0 is the decoder alone.
+        segment_length: most tokens in one call.
+
+    Raises:
+        ValueError: a value is outside its range, or the decoder has too few positions.
+    """
+
+    decoder: dict[str, Any]
+    memory_tokens: int
+    segment_length: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.decoder, dict):
+            raise ValueError(
+                f"decoder is {self.decoder!r}; expected a dict of a config"
+            )
+        self.put("decoder", json.loads(json.dumps(self.decoder)))  # as from a file
+        self.put("memory_tokens", integer("memory_tokens", self.memory_tokens, 0))
+        self.put("segment_length", integer("segment_length", self.segment_length, 1))
+        integer("vocab_size of the decoder", self.vocabulary, 1)
+        integer("hidden_size of the decoder", self.d_model, 1)
+        most = self._find("max_position_embeddings", "n_positions")
+        needed = self.segment_length + 2 * self.memory_tokens
+        if most is not None and most < needed:
+            raise ValueError(
+                f"the decoder has {most} positions; expected {needed}, for "
+                f"segment_length {self.segment_length} and twice memory_tokens "
+                f"{self.memory_tokens}: lower one of them"
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different tokens there are."""
+        return self._find("vocab_size")
+
+    @property
+    def d_model(self) -> int:
+        """Width of the vectors of tokens and memory."""
+        return self._find("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
+
+    # Families of decoders have different names for the same number.
+    def _find(self, *names: str) -> Any:
+        return next((self.decoder[n] for n in names if n in self.decoder), None)
+
+
+class RecurrentMemoryWrapper(Model):
+    """A decoder of Hugging Face whose memory is a few tokens that it reads and writes.
+
+    A segment is three passes through the same decoder, which share its key-value cache:
+    the read tokens, the text, the write tokens. What the decoder returns for the write
+    tokens, after its final norm, is read at the next segment. Read and write tokens are
+    the same vectors, at the start of a text learned ones.
+
+    The difference to the chapter's model: a decoder brings its own mask, so that no
+    memory token sees later ones of its block. The authors' code around GPT-2 does the
+    same.
+
+    Args:
+        model: a `...ForCausalLM` of `transformers` with attention in each layer. It is
+            not copied.
+        memory_tokens: vectors that are read and written, m; 0 is the decoder alone.
+        segment_length: most tokens in one call. With 2 * m it must fit into the
+            decoder's positions.
+
+    Raises:
+        ValueError: the model is no such decoder, or a number is outside its range.
+
+    Source: Bulatov et al. 2022, section 3.2; Bulatov et al. 2023.
+    """
+
+    config: RecurrentMemoryWrapperConfig
+    lengths = ("segment_length",)
+    memory_type: Any = RecurrentMemory
+    key_shape: tuple[int, int, int] = (0, 0, 0)
+
+    def __init__(self, model: Any, memory_tokens: int, segment_length: int) -> None:
+        super().__init__()
+        if not hasattr(model, "get_input_embeddings"):
+            raise ValueError(
+                f"model is of type {type(model).__name__}, without "
+                "get_input_embeddings; expected a causal decoder of transformers"
+            )
+        values = model.config.to_dict()
+        sizes: Any = {"memory_tokens": memory_tokens, "segment_length": segment_length}
+        self.config = RecurrentMemoryWrapperConfig(decoder=values, **sizes)
+        self.decoder = model
+        self.key_shape = self.try_out()
+        if memory_tokens:
+            # They start as large as the vectors that the decoder knows.
+            n = self.config.vocabulary
+            some = torch.arange(0, n, max(n // 1000, 1), device=self.like.device)
+            with torch.no_grad():
+                known = self.embed(some[None])
+            given: Any = SimpleNamespace(
+                memory_tokens=memory_tokens, d_model=known.shape[-1], initial_std=1.0
+            )
+            self.tokens = RecurrentTokens(given).to(known)
+            torch.nn.init.normal_(self.tokens.start, std=known.std().item())
+
+    @classmethod
+    def from_config(cls, config: RecurrentMemoryWrapperConfig) -> Self:
+        """Build the decoder too, with weights drawn anew; nothing is downloaded.
+
+        Raises:
+            ImportError: the package `transformers` is missing.
+            ValueError: the config is that of no causal decoder.
+        """
+        try:
+            from transformers import AutoConfig, AutoModelForCausalLM
+        except ImportError as error:
+            raise ImportError(
+                f"a RecurrentMemoryWrapper needs the package transformers ({error}): "
+                "pip install labml-style[hf]"
+            ) from error
+        try:
+            known: Any = AutoConfig.for_model(**config.decoder)
+        except Exception as error:  # families check their values in different ways
+            raise ValueError(f"transformers knows no such decoder: {error}") from error
+        model = AutoModelForCausalLM.from_config(known)
+        return cls(model, config.memory_tokens, config.segment_length)
+
+    def forward(
+        self, tokens: Tensor, memory: Any = None, attention_mask: Tensor | None = None
+    ) -> Output:
+        """Run a segment; one that is not full is read only.
+
+        Padding fills a segment as tokens do. On the right it changes no logits of the
+        tokens before it; on the left it moves the memory further away.
+
+        Args:
+            tokens: `[batch, time]` int64, 1 <= time <= `segment_length`.
+            memory: of the segments before it; None at the start of a text.
+            attention_mask: `[batch, time]` bool or int64, 1 for a token and 0 for
+                padding, to which nothing attends; None where there is none.
+
+        Returns:
+            Logits `[batch, time, vocabulary]`, of the text alone, and the new memory,
+            whose gradient is not stopped.
+
+        Raises:
+            ValueError: tokens, memory or mask do not fit; the message names both sides.
+        """
+        self.check(tokens, memory)
+        mask, m, batch = attention_mask, self.config.memory_tokens, len(tokens)
+        if mask is not None:
+            check_mask(mask, tokens)
+            mask = pad(mask.to(tokens), (m, 0), value=1)
+        cache = self.cache(self.past(memory, batch))
+        logits = self.run_states(self.embed(tokens), cache, mask).logits
+        if m and tokens.shape[1] == self.config.segment_length:
+            mask = None if mask is None else pad(mask, (0, m), value=1)
+            write = self.tokens(memory, batch)
+            output = self.run_states(write, cache, mask, states=True)
+            memory = self.memory_type((), output.hidden_states[-1].to(self.like))
+        elif memory is None:
+            none = self.like.new_zeros(batch, 0, self.config.d_model)
+            memory = self.memory_type((), none)
+        return Output(logits, memory, {})
+
+    def past(self, memory: Any, batch: int = 1) -> Past:
+        """Return keys and values of the read tokens."""
+        if not self.config.memory_tokens:
+            return Past([None] * self.key_shape[0])
+        cache = self.cache()
+        self.run_states(self.tokens(memory, batch), cache)
+        return Past([(layer.keys, layer.values) for layer in cache.layers])
+
+    def run(
+        self, tokens: Tensor, past: Past, begin: int = 0, positions: Any = None
+    ) -> tuple[Tensor, list[Tensor], list[Any]]:
+        """Run tokens `[batch, time]` of a segment through the decoder, as `Model.run`.
+
+        Returns:
+            Logits `[batch, time, vocabulary]`; no inputs of layers, which stay in the
+            decoder; for each layer its part of the cache, with `keys` and `values`.
+        """
+        cache = self.cache(past)
+        return self.run_states(self.embed(tokens), cache).logits, [], cache.layers
+
+    def embed(self, tokens: Tensor) -> Any:
+        """Return the decoder's vectors of tokens, `[batch, time, d_model]`."""
+        return self.decoder.get_input_embeddings()(tokens)
+
+    def cache(self, past: Past | None = None) -> Any:
+        """Return keys and values in the form that `transformers` has for them."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, pair in enumerate(past.pairs if past else ()):
+            if pair is not None:
+                cache.update(*pair, layer)
+        return cache
+
+    # Positions go on from pass to pass. Some versions of `transformers` have another
+    # name for the cache.
+    def run_states(
+        self, x: Tensor, cache: Any, mask: Tensor | None = None, states: bool = False
+    ) -> Any:
+        """Run vectors of text or of memory tokens through the decoder.
+
+        Args:
+            x: `[batch, time, d_model]`.
+            cache: of the slots before them; theirs are added to it.
+            mask: `[batch, slots + time]`, 0 for padding; None where there is none.
+            states: whether `hidden_states` are wanted.
+
+        Returns:
+            What the decoder returns: `logits`, and `hidden_states` of its layers.
+        """
+        begin = cache.get_seq_length()
+        end = begin + x.shape[1]
+        names = inspect.signature(self.decoder.forward).parameters
+        name = "cache" if "cache" in names else "past_key_values"
+        output = self.decoder(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=torch.arange(begin, end, device=x.device)[None],
+            use_cache=True,
+            output_hidden_states=states,
+            **{name: cache},
+        )
+        if {layer.get_seq_length() for layer in cache.layers} != {end}:
+            raise self.unfit(f"did not cache {end} keys in each layer")
+        return output
+
+    def unfit(self, what: str) -> ValueError:
+        """Return what to raise for a decoder that cannot be used."""
+        return ValueError(
+            f"{type(self.decoder).__name__} {what}; expected a causal decoder of "
+            "transformers that takes inputs_embeds and fills a key-value cache in each "
+            "layer, and that trains without gradient checkpointing"
+        )
+
+    # What a decoder cannot do would show as a wrong number, much later. So two tokens
+    # go first. The second must not reach the first; their vectors must say all that
+    # the decoder knows of them; and it must take vectors of no token.
+    def try_out(self) -> tuple[int, int, int]:
+        """Return what is found to be `key_shape`.
+
+        Raises:
+            ValueError: the decoder cannot be used; the message says why.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        tokens, cache = torch.arange(2, device=self.like.device)[None], self.cache()
+        self.eval()
+        try:
+            with torch.enable_grad():
+                x = self.embed(tokens).detach().requires_grad_()
+                logits = self.run_states(x, cache).logits
+                (slope,) = torch.autograd.grad(logits[:, 0].sum(), x)
+                error = (self.decoder(tokens).logits - logits).abs().max()
+                output = self.run_states(2 * x, self.cache(), states=True)
+                widths = x.shape[-1], output.hidden_states[-1].shape[-1]
+        except (AttributeError, IndexError, RuntimeError, TypeError) as failure:
+            raise self.unfit(f"does not run ({failure})") from failure
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        if slope[:, 1].any():
+            raise self.unfit("lets a token see later ones")
+        if error > logits.abs().max() / 100:
+            raise self.unfit("has other logits for inputs_embeds than for tokens")
+        if widths != (self.config.d_model,) * 2:
+            raise self.unfit(f"takes vectors and gives states of width {widths}")
+        keys = cache.layers[0].keys
+        return len(cache.layers), keys.shape[1], keys.shape[3]
+
+    def positions(self, past: Past) -> list[Tensor | None]:
+        """Return None for each layer: a decoder has its positions inside."""
+        return [None] * self.key_shape[0]
+
+    def check_memory(self, memory: Any, batch: int | None = None) -> None:
+        """Raise a `ValueError` where a memory is not of this model and batch."""
+        width, m = self.config.d_model, self.config.memory_tokens
+        check_memory(memory, self.memory_type, batch, width, self.like, layers=0)
+        if memory.tokens.shape[1] not in (0, m):
+            raise ValueError(
+                f"memory has {memory.tokens.shape[1]} tokens; expected {m} for "
+                f"memory_tokens {m}, or none where nothing was written yet"
+            )
+
+
+def check_mask(mask: Any, tokens: Tensor) -> None:
+    """Raise a `ValueError` where a mask is not `[batch, time]` bool or int64."""
+    kind, shape = getattr(mask, "dtype", type(mask)), getattr(mask, "shape", ())
+    if kind not in (torch.bool, torch.int64) or shape != tokens.shape:
+        raise ValueError(
+            f"attention_mask is {kind} of shape {list(shape)}; expected torch.bool or "
+            f"torch.int64 of shape {list(tokens.shape)}, for the text alone"
+        )
