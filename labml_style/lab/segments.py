@@ -18,6 +18,7 @@ __all__ = [
     "FactsTask",
     "Growing",
     "GrowingFacts",
+    "PaperCopyTask",
     "ShortCopyTask",
     "ShortFacts",
     "SingleFacts",
@@ -27,25 +28,36 @@ __all__ = [
 
 
 class CopyTask:
-    """Copy 12 of 8 symbols; a guess is right once in 8."""
+    """Copy 12 symbols, of 8 different ones; a guess is right once in 8."""
 
     name = "copy"
     length = 12
+    copies = 1
 
     def stream(self, segment_length: int, batch: int, seed: int) -> CopyStream:
         """Return the samples of a run."""
-        return CopyStream(self.length, segment_length, batch, 100_000, seed=seed)
+        return self._drawn(segment_length, batch, 100_000, seed)
 
     def measured(self, segment_length: int, batch: int, split: str) -> CopyStream:
         """Return samples that no run has seen."""
         samples, seed = (2, 10_001) if split == "valid" else (16, 10_002)
-        return CopyStream(self.length, segment_length, batch, samples, seed=seed)
+        return self._drawn(segment_length, batch, samples, seed)
+
+    def _drawn(self, n: int, batch: int, samples: int, seed: int) -> CopyStream:
+        more: dict[str, int] = dict(copies=self.copies, seed=seed)
+        return CopyStream(self.length, n, batch, samples, **more)
 
 
 class ShortCopyTask(CopyTask):
     """Copy 10 symbols: with segments of 4 a sample has 5, an odd number."""
 
     length = 10
+
+
+class PaperCopyTask(CopyTask):
+    """Copy 24 symbols twice: 72 tokens, 48 of them scored, as in the paper."""
+
+    length, copies = 24, 2
 
 
 def facts(segments: int, segment_length: int, batch: int, **more: Any) -> FactsStream:
@@ -125,13 +137,13 @@ class FactsTask:
 
 
 class GrowingFacts(FactsTask):
-    """The same, over 1 to 5 segments: a stage for each, 150 windows long."""
+    """The same, over 1 to 5 segments: a stage for each, 300 windows long."""
 
-    windows = 750
+    windows = 1500
 
 
 class ShortFacts(GrowingFacts):
-    """The same, over 1 and 2 segments."""
+    """The same, over 1 and 2 segments: two stages of 750 windows."""
 
     most = 2
 
@@ -179,6 +191,6 @@ def by_segments(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     """
     found = {}
     for count in LENGTHS:
-        many = facts(count, stream.segment_length, 256, samples=1, seed=10_003)
+        many = Growing(count, 0, stream.segment_length, 256, seed=10_003)
         found[str(count)] = round(_right(model, many), 4)
     return {"answers": found, "by": BY, "chance": 1 / stream.places}

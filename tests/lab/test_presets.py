@@ -44,7 +44,8 @@ def test_arms_read_as_much_text_in_as_many_updates(preset: Preset) -> None:
         segments = how.truncation * how.accumulate
         tokens.add(arm.batch * arm.config.segment_length * segments * steps)
         updates.add(steps)
-    assert len(tokens) == 1
+    windows = preset.name in ("copy-depth", "curriculum")  # they compare these
+    assert len(tokens) == 1 or windows
     assert len(updates) == 1 or preset.name == "late-updates", "it asks for fewer"
 
 
@@ -110,9 +111,12 @@ def test_every_measure_gives_a_result_that_can_be_written(preset: Preset) -> Non
     for arm in preset.arms.values():
         small: dict[str, Any] = dict(d_model=4, heads=1, d_ff=4, layers=1)
         small["vocabulary"] = 256
+        if hasattr(arm.config, "classes"):
+            small["classes"] = 256
         model = runner.build(replace(arm, config=replace(arm.config, **small)))
         for wanted in arm.measures.values():
-            if preset.corpus == "recall":  # its answers are no text
+            # The answers of a task are no text; nor are there so many classes.
+            if preset.corpus == "recall" or ":" in preset.corpus:
                 wanted = replace(wanted, probes=())
             lane = wanted.warm_up + 70
             limit = min(wanted.limit or 10**9, lane * wanted.batch + 1)
