@@ -21,7 +21,8 @@ from labml_style.hugging_face import (
     RecurrentMemoryWrapper,
     RecurrentMemoryWrapperConfig,
 )
-from labml_style.recurrent_memory import CopyStream, RecurrentMemory
+from labml_style.lab.segments import CopyStream
+from labml_style.recurrent_memory import RecurrentMemory
 from labml_style.training import Training, TrainingConfig, evaluate
 
 pytest.importorskip("transformers")
@@ -477,15 +478,22 @@ def test_without_transformers_it_says_what_to_install(
     assert found.stdout == "False\n", found.stderr
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = (module.__doc__ or "").splitlines()
-    code = [line for line in lines if line.startswith("    ") or not line]
+    code = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    first, second = code.split("from labml_style import Training")
     names: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)
-    exec(textwrap.dedent("\n".join(code)), names)
-    assert names["longer"].shape == (2, 23) and names["logits"].shape[:2] == (2, 16)
+    exec(first, names)
+    assert names["more"].shape == (2, 23) and names["logits"].shape[:2] == (2, 16)
     with torch.no_grad():
         expected = names["model"](names["segment"], names["memory"])
         found = names["again"](names["segment"], names["memory"])
     assert found.logits.equal(expected.logits)
     assert found.memory.tokens.equal(expected.memory.tokens)
+    assert second.count("steps=200") == 1
+    second = second.replace("steps=200", "steps=3")
+    exec("from labml_style import Training" + second, names)
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from labml_style.contract import Mask, Past
+from labml_style.lab.segments import CopyStream
 from labml_style.recurrent_memory import (
-    CopyStream,
     LearnedTokens,
     RecurrentMemory,
     RecurrentMemoryTransformer,
@@ -208,6 +208,10 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             make(**changes)
+    other = make(memory_tokens=4)(text(5)).memory
+    for model in (make(), make(layout="encoder")):
+        with pytest.raises(ValueError, match="memory has 4 tokens; expected 3 for"):
+            model(text(5), other)
     with pytest.raises(ValueError, match="layout is 'encoder'.*no next token"):
         make(layout="encoder").past(None)
     with pytest.raises(ValueError, match="ahead is 2; ShawAttention has no rows"):

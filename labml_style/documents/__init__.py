@@ -4,18 +4,26 @@ A document that does not fit into a segment is read in several: each is encoded 
 memory tokens that the one before it wrote, and in the end the answer is read off the
 memory. The training loop and the evaluator of the site work unchanged.
 
-    from labml_style import documents
-    from labml_style.training import Training, TrainingConfig
+    from labml_style import Training, TrainingConfig
+    from labml_style.documents import (
+        DocumentStream,
+        RecurrentMemoryClassifier as Classifier,
+        RecurrentMemoryClassifierConfig as Config,
+        load_hyperpartisan,
+    )
 
-    articles = documents.load_hyperpartisan("articles.xml", "truth.xml")
-    texts, labels = [x.text.encode() for x in articles], [x.label for x in articles]
-    sizes = dict(segments=4, segment_length=499, padding=256, batch=4, seed=0)
-    stream = documents.DocumentStream(texts, labels, **sizes)
-    sizes = dict(classes=2, vocabulary=257, padding=256, segment_length=499)
-    sizes |= dict(d_model=64, heads=4, layers=2, d_ff=256, memory_tokens=10)
-    config = documents.RecurrentMemoryClassifierConfig(**sizes, initial_std=0.1)
-    model = documents.RecurrentMemoryClassifier(config)
-    for update in Training(model, stream, TrainingConfig(steps=100, truncation=4)):
+    found = load_hyperpartisan("articles.xml", "truth.xml")
+    texts = [x.text.encode() for x in found]
+    labels = [x.label for x in found]
+    sizes = dict(segment_length=499, padding=256)
+    stream = DocumentStream(
+        texts, labels, **sizes, segments=4, batch=4, seed=0
+    )
+    sizes |= dict(classes=2, vocabulary=257, memory_tokens=10)
+    sizes |= dict(d_model=64, heads=4, layers=2, d_ff=256)
+    model = Classifier(Config(**sizes, initial_std=0.1))
+    how = TrainingConfig(steps=100, truncation=4)
+    for update in Training(model, stream, how):
         print(update.number, update.bits)
 
 The paper reads articles in up to 4 segments of 499 tokens, with 10 memory tokens

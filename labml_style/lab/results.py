@@ -1,11 +1,12 @@
 """Records, to read: what chapters draw their experiments from. It needs no torch.
 
-from labml_style.lab.results import expectation, plot, table, verdict
+from labml_style.lab.results import expectation, plot, report, table, verdict
 
 expectation("compressive@cpu")  # what was expected, before the run
 table("compressive@cpu")        # what was measured
 plot("compressive@cpu")         # the same, drawn
 verdict("compressive@cpu")      # what was found, and whether it was as expected
+report("compressive@cpu")       # all but the table
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "fails",
     "load",
     "plot",
+    "report",
     "state_bytes",
     "summary",
     "table",
@@ -328,15 +330,25 @@ def device(record: Record) -> str:
     return name.replace(" 1 threads", " 1 thread")
 
 
-def expectation(name: str | Record, form: str | None = None) -> Markdown:
-    """Return what was expected, and what would have spoken against it."""
+def expectation(
+    name: str | Record, form: str | None = None, folded: bool = False
+) -> Markdown:
+    """Return what was expected, and what would have spoken against it.
+
+    Args:
+        name: of a record as in `load`, or the record itself.
+        form: as in `load`.
+        folded: fold all but what was expected.
+    """
     record = load(name, form) if isinstance(name, str) else name
     preset = record["preset"]
-    lines = [f"**Expected.** {preset['expect']}"]
-    lines.append(f"**Evidence against it would be.** {preset['contradict']}")
+    lines = [f"**Evidence against it would be.** {preset['contradict']}"]
     if record.get("committed"):
         lines.append(f"*{record['committed']}*")
-    return Markdown("\n\n".join(lines))
+    if folded:
+        summary = "<details><summary>Evidence against it, and the history</summary>"
+        lines = [summary, *lines, "</details>"]
+    return Markdown("\n\n".join([f"**Expected.** {preset['expect']}", *lines]))
 
 
 def verdict(name: str | Record, form: str | None = None) -> Markdown:
@@ -350,6 +362,21 @@ def verdict(name: str | Record, form: str | None = None) -> Markdown:
         raise ValueError(f"{record['title']} has no verdict; give its preset a judge")
     found = record["verdict"]
     return Markdown(f"**Found.** {found['text']}\n\n**Verdict:** {found['verdict']}.")
+
+
+def report(name: str | Record, form: str | None = None) -> None:
+    """Show a record whole: what was expected, its figure, and what was found.
+
+    Args:
+        name: of a record as in `load`, or the record itself.
+        form: as in `load`.
+    """
+    from IPython.display import display
+
+    record = load(name, form) if isinstance(name, str) else name
+    display(expectation(record, folded=True))
+    plot(record)
+    display(verdict(record))
 
 
 def plot(name: str | Record, form: str | None = None) -> None:

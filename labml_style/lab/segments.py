@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labml_style.recurrent_memory import CopyStream
+from labml_style.contract import integer
 from labml_style.streams import Batch, FactsStream, Stream
 
 __all__ = [
+    "CopyStream",
     "CopyTask",
     "FactsTask",
     "Growing",
@@ -25,6 +26,66 @@ __all__ = [
     "answers",
     "by_segments",
 ]
+
+
+class CopyStream(Stream):
+    """A text, a sign, and the text again: only the copy is scored.
+
+    A sample runs over several segments; memory is reset where one begins. Symbols are
+    numbered from 0, and the sign, that the copy begins, comes after them.
+
+    Args:
+        length: symbols of a text. With its copies it fills whole segments.
+        segment_length: tokens in a segment.
+        batch: samples side by side.
+        samples: batches of samples in an epoch.
+        symbols: different ones.
+        copies: how often the text is asked for.
+        seed: of the samples.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Source: Bulatov et al. 2022, section 4, with 24 symbols and 2 copies.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        segment_length: int,
+        batch: int,
+        samples: int = 100,
+        *,
+        symbols: int = 8,
+        copies: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.length = integer("length", length, 1)
+        self.symbols = integer("symbols", symbols, 1)
+        self.copies = integer("copies", copies, 1)
+        total = length * (1 + copies)
+        self.segments = total // integer("segment_length", segment_length, 1)
+        if self.segments * segment_length != total:
+            raise ValueError(
+                f"segment_length is {segment_length}; expected a divisor of the "
+                f"{total} tokens of a sample"
+            )
+        super().__init__(samples * self.segments, batch, segment_length)
+        self.seed, self.vocabulary = integer("seed", seed, 0), symbols + 1
+
+    def at(self, index: int) -> Batch:
+        number, segment = divmod(index, self.segments)
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        shape = self.batch, self.length
+        text = torch.randint(self.symbols, shape, generator=rng)
+        sign = torch.full((self.batch, 1), self.symbols)
+        copy = text.repeat(1, self.copies)
+        tokens = torch.cat([text, sign, copy[:, :-1]], dim=1)
+        targets = torch.cat([torch.full_like(text, -100), copy], dim=1)
+        first = segment * self.segment_length
+        part = slice(first, first + self.segment_length)
+        reset = torch.full((self.batch,), segment == 0)
+        return Batch(tokens[:, part], targets[:, part], reset)
 
 
 class CopyTask:

@@ -10,6 +10,7 @@ import torch
 from labml_style.contract import Output
 from labml_style.lab.segments import (
     LENGTHS,
+    CopyStream,
     CopyTask,
     FactsTask,
     Growing,
@@ -21,7 +22,7 @@ from labml_style.lab.segments import (
     by_segments,
     facts,
 )
-from labml_style.recurrent_memory import CopyStream, RecurrentMemory
+from labml_style.recurrent_memory import RecurrentMemory
 from labml_style.streams import Stream
 
 

@@ -1,0 +1,29 @@
+"""For each exercise of `recurrent_memory` an answer that looks right and is not."""
+
+ANSWERS = {
+    # Counts back from the segment, as if each had a window of its own.
+    "teachers": """
+def teachers(number, window):
+    return list(range(max(number - window + 1, 0), number))
+""",
+    # Fades where nothing was written too; the start is kept, but not its size.
+    "FadingTokens": """
+class FadingTokens(RecurrentTokens):
+    def __init__(self, config, keep):
+        super().__init__(config)
+        self.keep = keep
+
+    def forward(self, memory, batch):
+        return self.keep * super().forward(memory, batch)
+""",
+    # Detaches one segment too late.
+    "unrolled_loss": """
+def unrolled_loss(model, segments, number, depth):
+    memory = None
+    for i, segment in enumerate(segments[: number + 1]):
+        logits, memory, _ = model(segment, memory)
+        if i < number - depth - 1:
+            memory = memory.detach()
+    return logits.logsumexp(-1).mean()
+""",
+}
