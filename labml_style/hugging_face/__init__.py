@@ -1,9 +1,10 @@
 """The memory of a Recurrent Memory Transformer, around a decoder of Hugging Face.
 
-A causal decoder of the package `transformers`, trained or not, gets memory tokens that
-it reads before each segment and writes behind it. The result is a model of this site:
-the training loop, the evaluator, the decoder and the files serve it as they are. In a
-copy of the repository `pip install ".[hf]"` brings what is needed.
+A causal decoder of the package `transformers` gets memory tokens: vectors that stand
+before each segment, where they are read, and after it, where they are written. The
+result is a model of this site, so `Training`, `evaluate`, `generate`, `save` and `load`
+take it unchanged. In a copy of the repository `pip install ".[hf]"` brings what is
+needed.
 
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -14,21 +15,29 @@ copy of the repository `pip install ".[hf]"` brings what is needed.
 
     sizes = dict(n_embd=32, n_layer=2, n_head=2)
     config = GPT2Config(**sizes, n_positions=24)
-    gpt2 = GPT2LMHeadModel(config)
+    gpt2 = GPT2LMHeadModel(config)  # or a trained one
     model = Wrapper(gpt2, memory_tokens=4, segment_length=16)
-    text = torch.randint(config.vocab_size, (2, 64))
+    text = torch.randint(config.vocab_size, (2, 60))
     memory = None
-    for segment in text.split(16, dim=1):
-        logits, memory, _ = model.eval()(segment, memory)
-    more = generate(model, text[:, :3], 20, memory=memory)
+    with torch.no_grad():
+        for segment in text[:, :48].split(16, dim=1):
+            logits, memory, _ = model.eval()(segment, memory)
+    more = generate(model, text[:, 48:], 20, memory=memory,
+                    temperature=0.0)  # the likeliest tokens
     again = load(save(model, "model.safetensors"))
 
-It is trained like any model of this site. Here a small GPT-2 learns to copy 12 symbols
-over 4 segments of 6, in about half a minute. `truncation` is the number of segments
-that a loss reaches, here all of a sample. Drawn as small as usual, narrow weights learn
-this hardly at all; hence `initializer_range`.
+`generate` returns the prompt and what follows. The file holds the decoder's weights
+too; `model.decoder` is the decoder. `memory.tokens` is `[batch, memory_tokens,
+d_model]`. The memory is written after a full segment. A shorter one is answered and
+then forgotten, so give whole segments until the text ends.
 
-    from labml_style import Training, TrainingConfig
+In training a small GPT-2 learns to copy in half a minute. A sample is 12 symbols, a
+sign, and the 12 symbols again, over 4 segments of 6 tokens. An update takes
+`truncation` segments, and the loss of each reaches back to the first of them; here that
+is a whole sample. The usual initial weights are too small for so narrow a model, hence
+`initializer_range`.
+
+    from labml_style import Training, TrainingConfig, evaluate
     from labml_style.lab.segments import CopyStream
 
     sizes = dict(vocab_size=9, n_embd=64, n_layer=2, n_head=4)
@@ -43,6 +52,14 @@ this hardly at all; hence `initializer_range`.
     task = CopyStream(12, 6, batch=32, samples=1000)
     for update in Training(model, task, how):
         print(update.number, update.bits)
+    test = CopyStream(12, 6, batch=32, samples=8, seed=1)
+    print(evaluate(model, test).mean)  # bits; a guess has 3
+
+For a text of your own take `labml_style.TextStream` in the place of the task.
+
+GPT-2, Llama and GPT-NeoX are tested. Other decoders run if they keep keys and values in
+each layer, among them Mistral, Qwen and Gemma; Mamba does not and is refused. Gradient
+checkpointing is refused too, as `transformers` drops the cache there.
 
 Source: Bulatov et al. 2022, section 3.2; Bulatov et al. 2023 (arXiv 2304.11062).
 """
@@ -100,9 +117,10 @@ class RecurrentMemoryWrapperConfig(Config):
         needed = self.segment_length + 2 * self.memory_tokens
         if most is not None and most < needed:
             raise ValueError(
-                f"the decoder has {most} positions; expected {needed}, for "
+                f"the decoder has {most} positions; expected at least {needed}, for "
                 f"segment_length {self.segment_length} and twice memory_tokens "
-                f"{self.memory_tokens}: lower one of them"
+                f"{self.memory_tokens}: lower one of them, or build the decoder with "
+                "more positions"
             )
 
     @property
@@ -126,11 +144,11 @@ class RecurrentMemoryWrapper(Model):
     A segment is three passes through the same decoder, which share its key-value cache:
     the read tokens, the text, the write tokens. What the decoder returns for the write
     tokens, after its final norm, is read at the next segment. Read and write tokens are
-    the same vectors, at the start of a text learned ones.
+    the same vectors. At the start of a text these are learned.
 
-    The difference to the chapter's model: a decoder brings its own mask, so that no
-    memory token sees later ones of its block. The authors' code around GPT-2 does the
-    same.
+    In one thing it differs from `RecurrentMemoryTransformer`: a decoder of others is
+    causal everywhere, so no memory token sees later ones of its block. The authors'
+    code around GPT-2 does the same.
 
     Args:
         model: a `...ForCausalLM` of `transformers` with attention in each layer. It is
@@ -199,10 +217,11 @@ class RecurrentMemoryWrapper(Model):
     def forward(
         self, tokens: Tensor, memory: Any = None, attention_mask: Tensor | None = None
     ) -> Output:
-        """Run a segment; one that is not full is read only.
+        """Run a segment; only a full one is written to the memory.
 
-        Padding fills a segment as tokens do. On the right it changes no logits of the
-        tokens before it; on the left it moves the memory further away.
+        Padding fills a segment as tokens do. Padding on the right changes no logits of
+        the tokens before it, but the memory is written after it, and so is another than
+        without. Padding on the left changes the distance to the memory, and so logits.
 
         Args:
             tokens: `[batch, time]` int64, 1 <= time <= `segment_length`.
@@ -304,13 +323,14 @@ class RecurrentMemoryWrapper(Model):
         """Return what to raise for a decoder that cannot be used."""
         return ValueError(
             f"{type(self.decoder).__name__} {what}; expected a causal decoder of "
-            "transformers that takes inputs_embeds and fills a key-value cache in each "
-            "layer, and that trains without gradient checkpointing"
+            "transformers, a ...ForCausalLM, that takes inputs_embeds and fills a "
+            "key-value cache in each layer, and that trains without gradient "
+            "checkpointing"
         )
 
-    # What a decoder cannot do would show as a wrong number, much later. So two tokens
-    # go first. The second must not reach the first; their vectors must say all that
-    # the decoder knows of them; and it must take vectors of no token.
+    # A decoder that does not fit would give wrong numbers much later. So it is tried
+    # with two tokens when it is wrapped. The second must not change the first; vectors
+    # must give the logits that tokens give; and vectors of no token must run.
     def try_out(self) -> tuple[int, int, int]:
         """Return what is found to be `key_shape`.
 
@@ -359,5 +379,6 @@ def check_mask(mask: Any, tokens: Tensor) -> None:
     if kind not in (torch.bool, torch.int64) or shape != tokens.shape:
         raise ValueError(
             f"attention_mask is {kind} of shape {list(shape)}; expected torch.bool or "
-            f"torch.int64 of shape {list(tokens.shape)}, for the text alone"
+            f"torch.int64 of shape {list(tokens.shape)}, for the tokens of this "
+            "segment without memory tokens"
         )
