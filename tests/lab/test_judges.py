@@ -51,6 +51,9 @@ def test_verdicts_of_the_records() -> None:
         "gate-and-compression@cpu": "holds",
         "gated-recall@cpu": "does not hold",
         "gate-and-depth@cpu": "does not hold",
+        "copy@cpu": "in part",
+        "copy-depth@cpu": "holds",
+        "documents@cpu": "holds",
     }
 
 
@@ -481,3 +484,58 @@ def test_gate_and_depth() -> None:
     found = verdict_of(gated_4=[2.9, 2.9, 2.9])
     assert found.text.endswith("against it came."), "below 4 gated layers"
     assert verdict_of(gated_4=[2.55, 2.55, 2.55]).verdict == "in part"
+
+
+# Right answers by arm, seed and number of segments, in place of the record's.
+def answered(
+    title: str, share: Callable[[str, int, int], float]
+) -> Callable[[], Verdict]:
+    def given(arm: str, seed: int, measure: str, one: Record) -> None:
+        one["answers"] = {n: share(arm, seed, int(n)) for n in one["answers"]}
+
+    return lambda: judge(title, doctored(title, given))
+
+
+def test_copy() -> None:
+    def verdict_of(**changed: float) -> Verdict:
+        now = {"RMT": 1.0, "RMT detached": 0.14, "Transformer-XL, same slots, 2": 0.99}
+        now |= {name.replace("_", " "): found for name, found in changed.items()}
+
+        def share(arm: str, seed: int, n: int) -> float:
+            way = arm.removesuffix(" segments")
+            found = now.get(way, now.get(way.rpartition(",")[0], 0.12))
+            return found - 0.001 * seed
+
+        return answered("copy@cpu", share)()
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "RMT has 99.8% to 100.0% right at 2 to 6 segments" in found.text
+    assert verdict_of(RMT=0.98).verdict == "does not hold"
+    found = verdict_of(RMT=0.85)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    assert verdict_of(RMT_detached=0.7).verdict == "in part"
+    found = verdict_of(RMT_detached=0.95)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    assert verdict_of(**{"Memory Transformer": 0.3}).verdict == "in part"
+    assert verdict_of(**{"no memory": 0.3}).verdict == "in part"
+    assert verdict_of(**{"Transformer-XL, same slots, 2": 0.8}).verdict == "in part"
+    found = verdict_of(**{"Transformer-XL, same state, 4": 0.3})
+    assert found.verdict == "in part" and "it has 12% to 30%" in found.text
+    found = verdict_of(**{"Transformer-XL, same state, 6": 0.92})
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+
+def test_copy_depth() -> None:
+    def verdict_of(*shares: float) -> Verdict:
+        names = ("0", "1", "2", "all")
+        now = dict(zip(names, shares, strict=True))
+        return answered("copy-depth@cpu", lambda a, s, n: now[a.split()[0]])()
+
+    assert verdict_of(0.12, 0.2, 0.5, 1.0).verdict == "holds"
+    assert verdict_of(0.12, 0.5, 0.4, 1.0).verdict == "in part"
+    assert verdict_of(0.12, 0.2, 0.5, 0.95).verdict == "does not hold"
+    found = verdict_of(0.12, 0.2, 0.5, 0.8)
+    assert found.text.endswith("against it came.")
+    found = verdict_of(0.95, 0.96, 0.97, 1.0)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
