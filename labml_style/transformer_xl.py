@@ -562,7 +562,7 @@ class TransformerXL(Model):
         logits, inputs, seen = self.run(tokens, self.past(memory, len(tokens)))
         return Output(logits, *self.remember(memory, inputs, seen))
 
-    def past(self, memory: Any, batch: int = 1) -> Past:
+    def past(self, memory: Any, batch: int | None = None) -> Past:
         """Return keys and values of a memory, with the weights of today."""
         if memory is None:
             return Past([None] * len(self.layers))

@@ -364,12 +364,12 @@ def test_what_does_not_fit_is_refused(decoder: Any) -> None:
         (
             5,
             4,
-            "has 12 positions; expected at least 14, for segment_length 4 and.*5: lower",
+            "has 12 positions; expected at least 14, for segment_length 4.*5: lower",
         ),
         (
             3,
             7,
-            "has 12 positions; expected at least 13, for segment_length 7 and.*3: lower",
+            "has 12 positions; expected at least 13, for segment_length 7.*3: lower",
         ),
         (-1, 4, "memory_tokens is -1; expected an integer of at least 0"),
         (1.0, 4, "memory_tokens is 1.0; expected"),
@@ -504,3 +504,19 @@ def test_the_examples_of_the_page_run(
     second = second.replace("steps=200", "steps=3")
     exec("from labml_style import Training" + second, names)
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_window_that_hides_the_segment_is_refused() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = dict(vocab_size=11, hidden_size=16, num_hidden_layers=1)
+    sizes |= dict(intermediate_size=16, num_attention_heads=2, num_key_value_heads=1)
+    for window in (4, 11):
+        decoder = MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))
+        with pytest.raises(ValueError, match=f"attends {window} tokens.*at least 12"):
+            RecurrentMemoryWrapper(decoder, 2, 8)
+    decoder = MistralForCausalLM(MistralConfig(**sizes, sliding_window=12))
+    model = RecurrentMemoryWrapper(decoder, 2, 8).eval()
+    tokens = torch.arange(8)[None]
+    first, second = (model(x).memory.tokens for x in (tokens, (tokens + 1) % 11))
+    assert not first.equal(second)

@@ -287,3 +287,33 @@ def test_a_narrow_model_learns_to_copy_through_all_segments_alone() -> None:
         updates = list(Training(RecurrentMemoryTransformer(config), stream, how))
         bits[window] = updates[-1].bits
     assert bits[1] > 1.5 and bits[2] < 0.9, bits
+
+
+def test_lanes_of_a_fresh_memory_are_counted() -> None:
+    every: list[dict[str, Any]] = [{}, {"memory_length": 4}, {"tokens": LearnedTokens}]
+    for changes in every:
+        model = make(**changes)
+        memory = model(text(5, batch=3)).memory
+        for given in (memory, model.nothing(3)):
+            keys, _ = model.past(given).pairs[0]
+            assert keys.shape[0] == 3
+        assert model.past(None).pairs[0][0].shape[0] == 1
+        assert model.past(None, 2).pairs[0][0].shape[0] == 2
+
+
+def test_learned_tokens_are_not_written() -> None:
+    runs = []
+    model = make(tokens=LearnedTokens)
+    model.layers[0].register_forward_hook(lambda *args: runs.append(1))
+    model(text(5))
+    assert len(runs) == 2, "read tokens and text"
+    model = make(tokens=LearnedTokens, memory_loss=0.1).train()
+    assert model(text(5)).auxiliary["memory"].isfinite()
+
+
+def test_the_loss_is_computed_in_32_bits() -> None:
+    model = make(memory_loss=1.0).float().train()
+    tokens = text(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(tokens).auxiliary["memory"]
+    assert loss.dtype == torch.float32

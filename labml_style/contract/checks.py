@@ -17,6 +17,7 @@ __all__ = [
     "check_memory",
     "check_mode",
     "check_tokens",
+    "check_written",
     "fraction",
     "integer",
     "number",
@@ -182,6 +183,16 @@ def check_memory(
             raise ValueError(
                 f"filled is on {filled.device}, the model on {like.device}"
             )
+
+
+def check_written(memory: Any, m: int) -> None:
+    """Raise a `ValueError` where a memory holds neither m memory tokens nor none."""
+    held = memory.tokens.shape[1]
+    if held not in (0, m):
+        raise ValueError(
+            f"memory has {held} tokens; expected {m} for memory_tokens {m}, or none "
+            "where nothing was written yet"
+        )
 
 
 def _is_memory(memory: Any) -> bool:

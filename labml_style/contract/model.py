@@ -76,12 +76,13 @@ class Model(nn.Module):
         """
         return {}
 
-    def past(self, memory: Any, batch: int = 1) -> Past:
+    def past(self, memory: Any, batch: int | None = None) -> Past:
         """Return keys and values of what stands before a segment.
 
         Args:
             memory: of the segments before it; None at the start of a text.
-            batch: lanes, for a model that has keys at the start of a text too.
+            batch: lanes, for a model that has keys at the start of a text too; None
+                takes those of the memory, or 1.
         """
         raise NotImplementedError
 

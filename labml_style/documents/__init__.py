@@ -1,33 +1,30 @@
-"""Long documents, classified by what a memory holds after the last segment.
+"""Long documents, classified from a memory.
 
-A document that does not fit into a segment is read in several: each is encoded with the
-memory tokens that the one before it wrote, and in the end the answer is read off the
-memory. The training loop and the evaluator of the site work unchanged.
+A document that does not fit into a segment is taken in several. Each is encoded with
+the memory tokens that the one before it wrote, and in the end the answer is computed
+from the memory. The training loop and the evaluator of the site work unchanged.
 
     from labml_style import Training, TrainingConfig
-    from labml_style.documents import (
-        DocumentStream,
-        RecurrentMemoryClassifier as Classifier,
-        RecurrentMemoryClassifierConfig as Config,
-        load_hyperpartisan,
-    )
+    from labml_style import documents
 
-    found = load_hyperpartisan("articles.xml", "truth.xml")
-    texts = [x.text.encode() for x in found]
-    labels = [x.label for x in found]
-    sizes = dict(segment_length=499, padding=256)
-    stream = DocumentStream(
-        texts, labels, **sizes, segments=4, batch=4, seed=0
+    articles = documents.load_hyperpartisan("articles.xml", "truth.xml")
+    texts = [article.text.encode() for article in articles]
+    labels = [article.label for article in articles]
+    sizes = dict(segment_length=499, padding=256)  # bytes, and 256 for padding
+    lanes = dict(segments=4, batch=4, seed=0)
+    stream = documents.DocumentStream(texts, labels, **sizes, **lanes)
+    sizes |= dict(classes=2, vocabulary=257, memory_tokens=10, initial_std=0.1)
+    config = documents.RecurrentMemoryClassifierConfig(
+        **sizes, d_model=64, heads=4, layers=2, d_ff=256
     )
-    sizes |= dict(classes=2, vocabulary=257, memory_tokens=10)
-    sizes |= dict(d_model=64, heads=4, layers=2, d_ff=256)
-    model = Classifier(Config(**sizes, initial_std=0.1))
+    model = documents.RecurrentMemoryClassifier(config)
     how = TrainingConfig(steps=100, truncation=4)
     for update in Training(model, stream, how):
         print(update.number, update.bits)
 
-The paper reads articles in up to 4 segments of 499 tokens, with 10 memory tokens
-(Bulatov et al. 2022, *Recurrent Memory Transformer*).
+The authors take articles in up to 4 segments of 499 tokens, with 10 memory tokens
+(Bulatov et al. 2022, *Recurrent Memory Transformer*). What a small model learns of a
+task made from two corpora is measured in the chapter on recurrent memory.
 """
 
 from __future__ import annotations
@@ -100,8 +97,8 @@ class RecurrentMemoryClassifier(RecurrentMemoryTransformer):
     Logits are `[batch, time, classes]`, the same in each column: the answer after the
     segments so far. Targets are -100 but in the last column of a document.
 
-    The answer is the head's of the mean of the memory tokens. The authors read it off a
-    [CLS] token instead, which stands before the memory in each segment.
+    The answer is the head's of the mean of the memory tokens. The authors compute it
+    from a [CLS] token instead, which stands before the memory in each segment.
 
     Args:
         config: sizes and parts.

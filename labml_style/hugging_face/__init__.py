@@ -1,4 +1,4 @@
-"""The memory of a Recurrent Memory Transformer, around a decoder of Hugging Face.
+"""Memory tokens around a Hugging Face decoder.
 
 A causal decoder of the package `transformers` gets memory tokens: vectors that stand
 before each segment, where they are read, and after it, where they are written. The
@@ -9,27 +9,24 @@ needed.
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
     from labml_style import generate, load, save
-    from labml_style.hugging_face import (
-        RecurrentMemoryWrapper as Wrapper,
-    )
+    from labml_style.hugging_face import RecurrentMemoryWrapper
 
-    sizes = dict(n_embd=32, n_layer=2, n_head=2)
-    config = GPT2Config(**sizes, n_positions=24)
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=24)
     gpt2 = GPT2LMHeadModel(config)  # or a trained one
-    model = Wrapper(gpt2, memory_tokens=4, segment_length=16)
+    model = RecurrentMemoryWrapper(gpt2, memory_tokens=4, segment_length=16)
     text = torch.randint(config.vocab_size, (2, 60))
     memory = None
     with torch.no_grad():
         for segment in text[:, :48].split(16, dim=1):
             logits, memory, _ = model.eval()(segment, memory)
-    more = generate(model, text[:, 48:], 20, memory=memory,
-                    temperature=0.0)  # the likeliest tokens
+    more = generate(model, text[:, 48:], 20, memory=memory, temperature=0.0)
     again = load(save(model, "model.safetensors"))
 
-`generate` returns the prompt and what follows. The file holds the decoder's weights
-too; `model.decoder` is the decoder. `memory.tokens` is `[batch, memory_tokens,
-d_model]`. The memory is written after a full segment. A shorter one is answered and
-then forgotten, so give whole segments until the text ends.
+`generate` returns the prompt and what follows; with temperature 0 it takes the most
+likely token each time. The file holds the decoder's weights too; `model.decoder` is the
+decoder. `memory.tokens` is `[batch, memory_tokens, d_model]`. The memory is written
+after a full segment. A shorter one is answered and then forgotten, so give whole
+segments until the text ends.
 
 In training a small GPT-2 learns to copy in half a minute. A sample is 12 symbols, a
 sign, and the 12 symbols again, over 4 segments of 6 tokens. An update takes
@@ -46,9 +43,8 @@ is a whole sample. The usual initial weights are too small for so narrow a model
     names = "resid_pdrop", "embd_pdrop", "attn_pdrop"
     config = GPT2Config(**sizes, **dict.fromkeys(names, 0.0))
     gpt2 = GPT2LMHeadModel(config)
-    model = Wrapper(gpt2, memory_tokens=6, segment_length=6)
-    how = TrainingConfig(steps=200, learning_rate=3e-3,
-                         warmup=50, truncation=4)
+    model = RecurrentMemoryWrapper(gpt2, memory_tokens=6, segment_length=6)
+    how = TrainingConfig(steps=200, learning_rate=3e-3, warmup=50, truncation=4)
     task = CopyStream(12, 6, batch=32, samples=1000)
     for update in Training(model, task, how):
         print(update.number, update.bits)
@@ -76,12 +72,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from labml_style.contract import Config, Model, Output, Past, check_memory, integer
-from labml_style.recurrent_memory import (
-    RecurrentMemory,
-    RecurrentTokens,
+from labml_style.contract import (
+    Config,
+    Model,
+    Output,
+    Past,
+    check_memory,
     check_written,
+    integer,
 )
+from labml_style.recurrent_memory import RecurrentMemory, RecurrentTokens
 
 __all__ = ["RecurrentMemoryWrapper", "RecurrentMemoryWrapperConfig"]
 
@@ -121,6 +121,13 @@ class RecurrentMemoryWrapperConfig(Config):
                 f"segment_length {self.segment_length} and twice memory_tokens "
                 f"{self.memory_tokens}: lower one of them, or build the decoder with "
                 "more positions"
+            )
+
+        window = self._find("sliding_window")
+        if window is not None and window < needed:
+            raise ValueError(
+                f"the decoder attends {window} tokens back, its sliding_window; "
+                f"expected at least {needed}, so that write tokens see the segment"
             )
 
     @property
@@ -205,7 +212,7 @@ class RecurrentMemoryWrapper(Model):
         except ImportError as error:
             raise ImportError(
                 f"a RecurrentMemoryWrapper needs the package transformers ({error}): "
-                "pip install labml-style[hf]"
+                "pip install labml-style[hf], or .[hf] in a copy of the repository"
             ) from error
         try:
             known: Any = AutoConfig.for_model(**config.decoder)
@@ -253,10 +260,12 @@ class RecurrentMemoryWrapper(Model):
             memory = self.memory_type((), none)
         return Output(logits, memory, {})
 
-    def past(self, memory: Any, batch: int = 1) -> Past:
+    def past(self, memory: Any, batch: int | None = None) -> Past:
         """Return keys and values of the read tokens."""
         if not self.config.memory_tokens:
             return Past([None] * self.key_shape[0])
+        if batch is None:
+            batch = 1 if memory is None else memory.batch
         cache = self.cache()
         self.run_states(self.tokens(memory, batch), cache)
         return Past([(layer.keys, layer.values) for layer in cache.layers])

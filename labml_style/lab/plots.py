@@ -73,7 +73,7 @@ def _dots(record: Record) -> None:
     names = {key: _named(*key, alone=arms.count(key[0]) == 1) for key in order}
     colours = {arm: f"C{i % 6}" for i, arm in enumerate(dict.fromkeys(arms))}
     with use_style():
-        figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.3 * len(order)))
+        figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.26 * len(order)))
         for y, key in enumerate(order):
             mean, colour = statistics.mean(bits[key]), colours[key[0]]
             axes.plot(bits[key], [y] * len(bits[key]), "o", color=colour, alpha=0.6)

@@ -12,6 +12,7 @@ import ast
 import hashlib
 import inspect
 import io
+import itertools
 import re
 import tokenize
 from collections.abc import Iterator
@@ -633,8 +634,18 @@ def _check_code(cell: dict[str, Any], name: str, index: int) -> None:
             raise NotebookError(name, index + 1, last, message)
 
 
+def _cell(kind: str, source: str) -> dict[str, Any]:
+    cell: dict[str, Any] = {"cell_type": kind, "metadata": {}, "source": source}
+    if kind == "code":
+        cell |= {"outputs": [], "execution_count": None}
+        cell["metadata"] = {"tags": ["active-ipynb"]}  # it defines nothing
+    return cell
+
+
 def module_notebook(source: str) -> dict[str, Any]:
-    """A plain module as a notebook of one code cell, its docstring as Markdown before.
+    """A plain module as a notebook of one code cell, its docstring before it.
+
+    In the docstring, prose is Markdown, and an indented example in Python is a demo.
 
     Args:
         source: text of a Python file.
@@ -646,11 +657,21 @@ def module_notebook(source: str) -> dict[str, Any]:
     if text is not None:
         end = tree.body[0].end_lineno or 1
         title, _, rest = text.partition("\n")
-        markdown = f"# {title.rstrip('.')}\n\n{rest.strip()}"
-        cells.append({"cell_type": "markdown", "metadata": {}, "source": markdown})
+        prose = f"# {title.rstrip('.')}"
+        for indented, found in itertools.groupby(
+            rest.strip().split("\n\n"), lambda part: part.startswith("    ")
+        ):
+            block = "\n\n".join(found)
+            example = inspect.cleandoc(block) if indented else ""
+            if example and parse(example):
+                cells += [_cell("markdown", prose), _cell("code", example)]
+                prose = ""
+            else:
+                prose += f"\n\n{block}"
+        cells += [_cell("markdown", prose.strip())] if prose else []
         lines = lines[end:]
-    code = {"cell_type": "code", "metadata": {}, "source": "\n".join(lines).strip("\n")}
-    cells.append(code | {"outputs": [], "execution_count": None})
+    code = _cell("code", "\n".join(lines).strip("\n"))
+    cells.append(code | {"metadata": {}})
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 

@@ -18,6 +18,7 @@ from labml_style.rendering.rows import (
     module_notebook,
     slug,
     split,
+    tags_of,
 )
 
 
@@ -229,6 +230,20 @@ def test_a_module_becomes_a_notebook() -> None:
     notebook = module_notebook('"""Title.\n\nMore.\n"""\n\nx = 1\n')
     assert [code_of(c) for c in notebook["cells"]] == ["# Title\n\nMore.", "x = 1"]
     ast.parse(code_of(notebook["cells"][1]))
+
+
+def test_an_example_in_a_docstring_is_code() -> None:
+    example = "    for i in range(3):\n        print(i)\n\n    done = True\n"
+    prose = "    no python, though indented\n"
+    text = f'"""Title.\n\nMore:\n\n{example}\nThen:\n\n{prose}\nLast.\n"""\n\nx = 1\n'
+    cells = module_notebook(text)["cells"]
+    assert [code_of(c) for c in cells] == [
+        "# Title\n\nMore:",
+        "for i in range(3):\n    print(i)\n\ndone = True",
+        "Then:\n\n    no python, though indented\n\nLast.",
+        "x = 1",
+    ]
+    assert [tags_of(c) for c in cells[1::2]] == [{"active-ipynb"}, frozenset()]
 
 
 def test_slug_leaves_out_math_and_tags() -> None:
