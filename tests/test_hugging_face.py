@@ -509,7 +509,7 @@ def test_the_examples_of_the_page_run(
 def test_a_window_that_hides_the_segment_is_refused() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
-    sizes = dict(vocab_size=11, hidden_size=16, num_hidden_layers=1)
+    sizes: dict[str, Any] = dict(vocab_size=11, hidden_size=16, num_hidden_layers=1)
     sizes |= dict(intermediate_size=16, num_attention_heads=2, num_key_value_heads=1)
     for window in (4, 11):
         decoder = MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))

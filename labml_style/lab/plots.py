@@ -305,7 +305,7 @@ def _answers(record: Record) -> None:
             axes.grid(axis="x")
             axes.grid(False, axis="y")
         else:
-            figure, axes = pyplot.subplots(figsize=(5.2, 3.1))
+            figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
             for i, (way, shares) in enumerate(found.items()):
                 mark, colour = MARKS[i % len(MARKS)], f"C{i % 6}"
                 x = [counts.index(n) for n in sorted(shares)]

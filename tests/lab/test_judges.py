@@ -539,3 +539,63 @@ def test_copy_depth() -> None:
     assert found.text.endswith("against it came.")
     found = verdict_of(0.95, 0.96, 0.97, 1.0)
     assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+
+def test_curriculum() -> None:
+    usual: dict[str, Callable[[int], float]] = {
+        "1 to 5 segments": lambda n: 0.99 if n <= 6 else 0.95 if n <= 10 else 0.3,
+        "5 from the start": lambda n: 0.17,
+        "1 and 2 segments": lambda n: 0.98 if n <= 2 else 0.4,
+        "1 segment": lambda n: 0.99 if n == 1 else 0.2,
+    }
+
+    def verdict_of(**changed: Callable[[int], float]) -> Verdict:
+        now = usual | {
+            {"grown": "1 to 5 segments", "start": "5 from the start"}.get(name)
+            or {"short": "1 and 2 segments", "single": "1 segment"}[name]: found
+            for name, found in changed.items()
+        }
+        return answered("curriculum@cpu", lambda arm, seed, n: now[arm](n))()
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "99% are right up to 5 segments and 95% at 10" in found.text
+    assert verdict_of(start=lambda n: 0.9).verdict == "in part"
+    assert verdict_of(short=lambda n: 0.7).verdict == "in part"
+    assert verdict_of(single=lambda n: 0.5).verdict == "in part"
+    assert verdict_of(grown=lambda n: 0.99).verdict == "in part", "no loss at 200"
+    found = verdict_of(grown=lambda n: 0.99 if n <= 5 else 0.8)
+    assert found.verdict == "does not hold"
+    assert found.text.endswith("against it did not come.")
+    for harm in (lambda n: 0.85, lambda n: 0.99 if n <= 5 else 0.3):
+        found = verdict_of(grown=harm)
+        assert found.text.endswith("evidence against it came."), found
+
+
+def test_memory_tokens() -> None:
+    bits = {"no memory": 2.75, "RMT 10 and Transformer-XL 32": 2.7}
+    bits |= {f"Transformer-XL {n}": 2.7 for n in (1, 2, 4, 5, 10, 20, 32)}
+    bits |= {f"RMT {m}": 2.74 for m in (5, 10, 20)}
+
+    def verdict_of(**changed: float) -> Verdict:
+        now = bits | {name.replace("_", " "): x for name, x in changed.items()}
+
+        def given(arm: str, seed: int, measure: str, one: Record) -> None:
+            one["bits"] = now[arm] + 0.01 * seed
+
+        return judge("memory-tokens@cpu", doctored("memory-tokens@cpu", given))
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "over no memory it has -0.010, -0.010, -0.010" in found.text
+    assert verdict_of(RMT_10=2.81).verdict == "in part", "far from no memory"
+    found = verdict_of(**{"RMT 10 and Transformer-XL 32": 2.74})
+    assert found.verdict == "in part" and "change bits by +0.040" in found.text
+    found = verdict_of(RMT_20=2.69)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    lower = {f"Transformer-XL {n}": 2.75 for n in (1, 2, 4)}
+    found = verdict_of(**lower)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    found = verdict_of(**{"Transformer-XL 2": 2.75})
+    assert found.verdict == "does not hold"
+    assert found.text.endswith("against it did not come.")
