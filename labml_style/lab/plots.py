@@ -284,15 +284,15 @@ def _answers(record: Record) -> None:
     counts = sorted({count for shares in found.values() for count in shares})
     first = next(iter(record["runs"][0]["measures"].values()))
     chance, by = 100 * first["chance"], first.get("by", "segments of a sample")
-    guess: dict[str, Any] = dict(color=MUTED, linewidth=1, linestyle=":")
-    caption = f"{_about(record)} Dots are seeds, dotted is a guess."
+    guess: dict[str, Any] = dict(color=MUTED, linewidth=1, zorder=0)
+    caption = f"{_about(record)} A dot is a seed, the thin grey line a guess."
     means = {
         way: {n: statistics.mean(seeds) for n, seeds in shares.items()}
         for way, shares in found.items()
     }
     with use_style():
         if len(counts) == 1:
-            figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.35 * len(found)))
+            figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.3 * len(found)))
             for y, (way, shares) in enumerate(found.items()):
                 seeds = shares[counts[0]]
                 axes.plot(seeds, [y] * len(seeds), "o", color=f"C{y % 6}", alpha=0.6)

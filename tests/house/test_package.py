@@ -87,7 +87,7 @@ def test_extras_are_what_the_house_promises() -> None:
     assert project["dependencies"] == []
     assert "torch>=2.6" in extras["models"]
     assert not any(line.startswith("torch") for line in extras["site"])
-    assert set(extras) == {"models", "site", "lab", "dev"}
+    assert set(extras) == {"models", "hf", "site", "lab", "dev"}
 
 
 # --- the wheel

@@ -3,8 +3,8 @@
 ANSWERS = {
     # Counts back from the segment, as if each had a window of its own.
     "teachers": """
-def teachers(number, window):
-    return list(range(max(number - window + 1, 0), number))
+def teachers(index, window):
+    return list(range(max(index - window + 1, 0), index))
 """,
     # Fades where nothing was written too; the start is kept, but not its size.
     "FadingTokens": """
@@ -18,11 +18,11 @@ class FadingTokens(RecurrentTokens):
 """,
     # Detaches one segment too late.
     "unrolled_loss": """
-def unrolled_loss(model, segments, number, depth):
+def unrolled_loss(model, segments, index, depth):
     memory = None
-    for i, segment in enumerate(segments[: number + 1]):
+    for i, segment in enumerate(segments[: index + 1]):
         logits, memory, _ = model(segment, memory)
-        if i < number - depth - 1:
+        if i < index - depth - 1:
             memory = memory.detach()
     return logits.logsumexp(-1).mean()
 """,
