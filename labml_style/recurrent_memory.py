@@ -713,8 +713,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # Memory tokens have as many bits as no memory, and beside a cache they cost 0.07. A
 # single slot in each layer saves as much as 32 do. So after 400 updates a model likely
 # uses little more than the last token before the border, which a cache holds without
-# learning. The authors train 200,000 updates and more. Larger presets,
-# `memory-windows@gpu` and `copy@gpu`, should take 4 and 12 hours; they were not run.
+# learning. The authors train 200,000 updates and more; `memory-windows@gpu`, a preset
+# of some 4 hours, was not run.
 #
 # **The authors' own table**, in the README of `booydar/LM-RMT`, and what their raw
 # results say. Less is better for the first two.
@@ -885,10 +885,10 @@ class RecurrentMemoryTransformer(TransformerXL):
 # front = model.run_layers(both, Past([None] * 2), mask)[0][:, :3]
 # moved = (front[0] - front[1]).abs().max().item()
 # print(f"block in front moves by {moved:.0e} with the text", end=", ")
-# print(f"and {(front - read).abs().max():.0e} from its start", end="; ")
+# print(f"and {(front - read).abs().max():.0e} from its start")
 # encoder = RecurrentMemoryTransformer(replace(model.config, layout="encoder")).double()
 # logits = encoder(pair).logits[:, :3]
-# print(f"encoder: earlier logits by {(logits[0] - logits[1]).abs().max():.0e}")
+# print(f"encoder: earlier logits move by {(logits[0] - logits[1]).abs().max():.0e}")
 # assert moved < 1e-12 and (logits[0] - logits[1]).abs().max() > 1e-3
 
 # %% [markdown]

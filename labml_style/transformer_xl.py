@@ -25,7 +25,7 @@
 # from labml_style.figures.palette import MUTED, RULE
 #
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.4))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
 #     for step in range(3):
 #         now, y = 4 * step, -1.4 * step
 #         kept = range(max(0, now - 6), now)
@@ -217,7 +217,7 @@
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.0))
 #     for n, marks in enumerate(moved):
 #         role = ["C1" if mark else RULE for mark in marks]
 #         axes.bar(range(1, far + 1), 0.8, 0.8, bottom=n + 0.6, color=role)
@@ -581,11 +581,7 @@ class TransformerXL(Model):
         return [states.detach() for states in memory.states]
 
     def run(
-        self,
-        tokens: Tensor,
-        past: Past,
-        begin: int = 0,
-        positions: list[Tensor | None] | None = None,
+        self, tokens: Tensor, past: Past, begin: int = 0, positions: Any = None
     ) -> tuple[Tensor, list[Tensor], list[Seen]]:
         """Run tokens `[batch, time]` of a segment through all layers, as `Model.run`.
 
@@ -600,11 +596,7 @@ class TransformerXL(Model):
         return self.head(self.dropout(x)), inputs, seen
 
     def run_layers(
-        self,
-        x: Tensor,
-        past: Past,
-        mask: Mask,
-        positions: list[Tensor | None] | None = None,
+        self, x: Tensor, past: Past, mask: Mask, positions: Any = None
     ) -> tuple[Tensor, list[Tensor], list[Seen]]:
         """Run states `[batch, time, d_model]` through all layers and the final norm.
 
@@ -801,7 +793,7 @@ def initialise(module: nn.Module, std: float) -> None:
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.7))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.4))
 #     for slots, line in ((32, "o:"), (16, "o-."), (8, "o--"), (0, "o-")):
 #         rows = torch.tensor([hits[slots, d] for d in distances])
 #         colour = "C1" if slots else "C0"
@@ -917,8 +909,8 @@ def initialise(module: nn.Module, std: float) -> None:
 # > The head has its own weights and a bias. The official code ties them to the
 # > embedding, and for words uses an adaptive softmax (section 4.1).
 # >
-# > Weights are drawn from N(0, 0.02), biases are 0, as in the official code. The gains
-# > of the norms start at 1; there they are drawn too.
+# > Weights are drawn from N(0, 0.02), as in the official code, or with `initial_std`;
+# > biases are 0. The gains of the norms start at 1; there they are drawn too.
 #
 # ## Pitfalls
 #
