@@ -23,7 +23,7 @@
 # import matplotlib.pyplot as plt
 #
 # from labml_style.figures import Slot, memory_strip, show, use_style
-# from labml_style.figures.palette import INK, MUTED, PAGE
+# from labml_style.figures.palette import MUTED
 #
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 2.2))
