@@ -55,20 +55,20 @@
 # %% [markdown]
 # > **What you will find.**
 # >
-# > - A few tokens carry a text over segments where a cache of the same size does not.
+# > - A few tokens carry a text over 4 or 6 segments; a cache of the same size does not.
 # >   12 symbols are copied over 2, 4 or 6 segments: memory tokens are right in 100 %,
-# >   in every seed, a Transformer-XL of the same state in 90, 20 and 13 %, and a
-# >   guess in 12.5 %. [In part as expected](#does-it-work).
+# >   in every seed, a Transformer-XL of the same state in 90, 20 and 13 %, and a guess
+# >   in 12.5 %. [In part as expected](#does-it-work).
 # > - Writing is learned from later segments. Where a loss reaches at most 0, 1, 2 or
 # >   all segments back, 12, 12, 28 and 100 % are right; the 28 come from one of three
 # >   seeds. [Holds](#how-far-back-must-a-loss-reach).
-# > - After a curriculum of 1 to 5 segments 100 % are right up to 6 segments, 74 % at
-# >   10 and 41 % at 200, where a guess has 17 %. In as many updates with 5 segments
-# >   from the start nothing is learned. [Not as far as
-# >   expected](#does-a-memory-trained-on-few-segments-serve-on-many).
+# > - After a curriculum of 1 to 5 segments 100 % are right up to 6 segments, 74 % at 10
+# >   and 41 % at 200, where a guess has 17 %. With 5 segments from the start, and fewer
+# >   questions in as many updates, it guesses. [Does not
+# >   hold](#does-a-memory-trained-on-few-segments-serve-on-many).
 # > - On text memory tokens do not pay in 400 updates: they stay within 0.02 bits of no
-# >   memory, and a Transformer-XL saves 0.05 to 0.06.
-# >   [In part as expected](#do-memory-tokens-pay-on-text).
+# >   memory, and a Transformer-XL saves 0.05 to 0.06. [In part as
+# >   expected](#do-memory-tokens-pay-on-text).
 # > - [The same memory around GPT-2, Llama and others](#around-other-models).
 
 # %% [markdown]
@@ -88,10 +88,10 @@
 # > ```
 # >
 # > `truncation` is the number of segments that one backward pass goes through; with 1
-# > [writing is not learned](#how-far-back-must-a-loss-reach). In a loop of your own it
-# > is `logits, memory, _ = model(tokens, memory)`, and `memory = memory.detach()` where
-# > such a window ends. The memory takes `memory_tokens * d_model` numbers for each
-# > [lane](../docs/glossary.md#lane); here 16 kB.
+# > [a copy is not learned](#how-far-back-must-a-loss-reach). In a loop of your own call
+# > `logits, memory, _ = model(tokens, memory)`, and after so many segments `memory =
+# > memory.detach()`. The memory takes `memory_tokens * d_model` numbers for each
+# > [lane](../docs/glossary.md#lane), a row of the batch; here 16 kB.
 
 # %% [markdown]
 # ## What can a cache not carry?
@@ -99,8 +99,8 @@
 # A [Transformer-XL](transformer_xl.ipynb) keeps every state for a while, and then it is
 # gone. Nothing decides what stays. Below, a text of 12 symbols is to be copied, in
 # segments of 4. Two layers with 4 slots each reach 8 tokens behind the segment, and the
-# symbol to copy stands 12 back. So the logits for it are the same, whatever that symbol
-# was, and no training can change that.
+# symbol to copy is 9 to 12 behind it. So the logits for it are the same, whatever that
+# symbol was, and no training can change that.
 
 # %% tags=["active-ipynb"]
 # import torch
@@ -135,7 +135,7 @@
 # \end{aligned} \tag{1} $$
 #
 # ([Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), section 3.2).
-# The Transformer is a plain one. What is new is which tokens see which. **Read** tokens
+# The layers stay what they are. What is new is which tokens see which. **Read** tokens
 # see each other. A token of the **text** sees the read tokens, earlier text and itself.
 # **Write** tokens see all of these, and each other. Memory tokens take part in the
 # distances like other tokens: the read block stands just before the text, the write
@@ -209,8 +209,8 @@
 # )
 
 # %% [markdown]
-# **What was drawn is what is there.** Give the naive model random weights, move one of
-# its inputs at a time, and see which of its outputs move.
+# **Text and write tokens see what was drawn.** Give the naive model random weights,
+# move one of its inputs at a time, and see which of its outputs move.
 
 # %% tags=["active-ipynb", "proof"]
 # torch.manual_seed(0)
@@ -243,13 +243,14 @@
 # tokens: 12, 6 and 4. Beside it stand a Transformer-XL of the same *state*, which holds
 # as many numbers, and one of the same *slots*, which holds as many vectors in each
 # layer and so twice the state. *Detached* means that no gradient passes from segment to
-# segment. All have two layers of width 64, and saw 500 updates with 32 samples each.
+# segment; a *Memory Transformer* has memory tokens and writes none. All have two layers
+# of width 64, and saw 500 updates with 32 samples each.
 #
 # Memory tokens hold the text as long as it is needed; with detached memory nothing is
 # learned. At 4 segments the Transformer-XL of the same slots reaches the whole text,
-# and has learned to use it in part. The one of the same state has 3 slots per layer,
-# half a segment. Its reach is then [more than layers times
-# slots](transformer_xl.ipynb#one-the-exact-reach), which we had overlooked: hence its
+# and has learned to use it in part. There the one of the same state, with 3 slots per
+# layer, reaches half of the symbols, since a slot has seen [its whole
+# segment](transformer_xl.ipynb#one-the-exact-reach). We had overlooked that: hence its
 # 20 %.
 
 # %% tags=["active-ipynb"]
@@ -299,7 +300,7 @@ class RecurrentTokens(nn.Module):
     `[batch, memory_tokens, d_model]`.
 
     Args:
-        config: `memory_tokens` and `d_model` are read.
+        config: `memory_tokens`, `d_model` and `initial_std` are read.
 
     Attributes:
         recurrent: whether what is written is read at the next segment.
@@ -414,7 +415,7 @@ class RecurrentMemory(Memory):
 # The idea ran one pass with one mask. The class runs three with the same layers, and
 # each attends to keys and values that the passes before it left: read tokens, text,
 # write tokens. The result is the same, as no block sees a later one. It has two
-# advantages. The middle pass is that of a Transformer-XL, and a decoder uses it as it
+# advantages. The middle pass is that of a Transformer-XL, and decoding uses it as it
 # is: `past` runs the read tokens once, and each new token runs alone. And a segment
 # that is not full leaves the last pass out: it is answered, and not remembered.
 
@@ -433,6 +434,7 @@ class RecurrentMemoryTransformer(TransformerXL):
     """
 
     memory_type: Any = RecurrentMemory
+    config: RecurrentMemoryTransformerConfig
     tokens: Any
 
     def further_parts(self) -> dict[str, nn.Module]:
@@ -564,7 +566,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 
 # %% [markdown]
 # **The class computes what the idea computes**: three segments, float64, its weights.
-# What holds for every model, as that step by step equals `forward`, is a test.
+# That decoding by `step` equals `forward` is tested, as for every model.
 
 # %% tags=["active-ipynb", "proof"]
 # def weights_of(model: RecurrentMemoryTransformer):
@@ -583,8 +585,10 @@ class RecurrentMemoryTransformer(TransformerXL):
 #
 # sizes = dict(vocabulary=9, d_model=16, layers=2, heads=2, d_ff=32, segment_length=4)
 # config = RecurrentMemoryTransformerConfig(**sizes, memory_tokens=3, initial_std=0.5)
-# model, text = RecurrentMemoryTransformer(config).double(), torch.randint(9, (2, 24))
-# w, memory, gap = weights_of(model), None, 0.0
+# model = RecurrentMemoryTransformer(config)
+# model.double()
+# text, memory, gap = torch.randint(9, (2, 24)), None, 0.0
+# w = weights_of(model)
 # naive = model.tokens.start.expand(2, -1, -1)
 # for segment in text[:, :12].split(4, dim=1):
 #     logits, memory, _ = model(segment, memory)
@@ -600,10 +604,10 @@ class RecurrentMemoryTransformer(TransformerXL):
 # **Memory tokens take as much whatever the number of layers; slots take it in each.**
 # The time is that of one evaluated segment of 128 tokens, against no memory.
 #
-# **Recommendation.** Take memory tokens where little has to be kept, and for long, or
-# where the state must be small; a cache where recent text matters word by word. The
-# sections below are the evidence. Training has a price: windows of several segments,
-# whose activations are held until the window ends.
+# **Recommendation.** Take memory tokens where little has to be kept, or where the state
+# must be small; a cache where recent text matters word by word. The other sections are
+# the evidence. Training has a price: windows of several segments, whose activations are
+# held until the window ends.
 
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
@@ -631,7 +635,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # ## Who teaches the writing?
 #
-# **A segment's own loss gives no gradient to its write tokens**, as no token of the
+# **A segment's own logits give no gradient to its write tokens**, as no token of the
 # text sees them. The loss of a later segment teaches them, through the memory.
 
 # %% tags=["active-ipynb", "proof"]
@@ -648,8 +652,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # **How far back a loss reaches is decided by the loop.** A window is
 # [`truncation`](training.ipynb#TrainingConfig) segments, and the memory is detached
-# between windows. Of the five segments before the last one, so many are taught by its
-# loss:
+# between windows. How many of the five segments before the last one does its loss
+# teach?
 
 # %% tags=["active-ipynb", "proof"]
 # taught = {}
@@ -676,9 +680,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # Each symbol stands 10 tokens before its copy: two segments of 4 back, or three. A
 # window of two segments never holds a symbol and its copy, and all runs guess. In
 # windows of three, one seed of three has learned the symbols that are two segments
-# away. So the two arms in the middle are too few to rank. The authors list their copies
-# with a depth of 0; but at that depth their code for these tasks detaches nothing
-# inside a sample.
+# away. Three seeds cannot rank the two arms in the middle. The authors give 0 unrolled
+# segments for copying; but then their code detaches nothing inside a sample.
 
 # %% tags=["active-ipynb"]
 # report("copy-depth@cpu")
@@ -691,8 +694,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # small task like those of [Bulatov and others
 # 2023](../docs/references.md#bulatov2023scaling). A **curriculum** begins with samples
 # of one segment and adds one segment at a time. [The task and its
-# curriculum](support/segments.ipynb#Growing). A window of five short samples asks five
-# questions: with the curriculum a lane is asked 4,200 times, without it 1,800 times.
+# curriculum](support/segments.ipynb#Growing). Short samples ask more often: a lane is
+# asked 4,200 times with the curriculum, and 1,800 times without.
 #
 # With a curriculum all is right up to 6 segments, one more than in training, in every
 # seed. At twice the length 74 % are right in the mean. The arms with one or two
@@ -710,11 +713,11 @@ class RecurrentMemoryTransformer(TransformerXL):
 # 400 updates of 2,048 bytes. With five layers, 10 tokens are as much state as 2 slots
 # in each layer.
 #
-# Memory tokens have as many bits as no memory, and beside a cache they cost 0.07. A
-# single slot in each layer saves as much as 32 do. So after 400 updates a model likely
+# Memory tokens stay within 0.02 bits of no memory, and beside a cache they cost 0.07. A
+# single slot in each layer saves as much as 4 do. So after 400 updates a model likely
 # uses little more than the last token before the border, which a cache holds without
-# learning. The authors train 200,000 updates and more; `memory-windows@gpu`, a preset
-# of some 4 hours, was not run.
+# learning. The authors train 200,000 updates and more; `memory-windows@gpu`, a run of
+# some 4 hours, was not made.
 #
 # **The authors' own table**, in the README of `booydar/LM-RMT`, and what their raw
 # results say. Less is better for the first two.
@@ -743,7 +746,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # a token has to hold two symbols in the mean.
 #
 # In segment 1 each write token attends to the text token of its own number, and in
-# segment 2 again. It need not attend to the first symbol: a write token starts as the
+# segment 2 again. It need not look for its older symbol: a write token starts as the
 # same vector as its read token, and so holds it already. When the copy begins, each
 # token of the text attends to the read token of its number. Nobody told the model to
 # sort the symbols so.
@@ -754,6 +757,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # from labml_style import load
 # from labml_style.contract import Mask, causal_mask
 # from labml_style.lab.segments import CopyStream
+# from labml_style.relative_attention import RelativeAttention
 #
 # stored = files("labml_style") / "lab/checkpoints/copy@cpu.safetensors"
 # solved: RecurrentMemoryTransformer = load(stored)
@@ -765,7 +769,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 #         pairs = [(layer.keys, layer.values) for layer in seen]
 #         _, _, wrote = solved.run_layers(read, Past(pairs), full_mask(6, 12, read))
 #         memory = solved(batch.tokens, memory).memory
-#     attention = solved.layers[1].attention
+#     attention: RelativeAttention = solved.layers[1].attention
 #     masks = full_mask(6, 12, read), causal_mask(6, 6, None, read)
 #     for one, mask in zip((wrote, seen), masks, strict=True):
 #         far = attention.positions(mask.placed, mask.ahead)
@@ -802,7 +806,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # **Token $i$ holds symbols $i$ and $6 + i$**, counted from 0. After segment 2 one
 # memory token is replaced by that of another text. Where the two texts differ, the copy
-# has the other text's symbol at these two places, and nowhere else.
+# has the other text's symbol at these two places, and not elsewhere.
 
 # %% tags=["active-ipynb", "proof"]
 # texts, memory = list(CopyStream(12, 6, batch=256, seed=7, samples=1)), None
@@ -820,8 +824,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 #     foreign = (torch.cat(said, dim=1) == other) & (symbols != other)
 #     found[i] = foreign.sum(0) / (symbols != other).sum(0)
 # own = torch.eye(6).repeat(1, 2).bool()
-# print(f"moved at its two places: {found[own].min():.0%} or more", end=", ")
-# print(f"at the ten others: {found[~own].max():.0%} or less")
+# print(f"at its two places at least {found[own].min():.1%}", end=", ")
+# print(f"elsewhere at most {found[~own].max():.1%}")
 # assert found[own].min() > 0.98 and found[~own].max() < 0.02
 
 # %% [markdown]
@@ -837,8 +841,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # encoder layout, and computes its answer from the memory. There is a loader for the
 # paper's task, Hyperpartisan news. The record is of a smaller task: in one of four
 # segments of noise stands a passage of 40 bytes. Is it by Shakespeare, or from Python's
-# help? *Learned* tokens see the last segment alone. Detached memory does nearly as well
-# here: the answer comes from the tokens that are written, so the last loss teaches
+# help? *Learned* tokens see the last segment alone. Detached memory loses 3 to 6 points
+# alone: the answer comes from the tokens that are written, so the last loss teaches
 # writing.
 
 # %% tags=["active-ipynb"]
@@ -860,7 +864,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # > all start as one vector, and have dropout before the first layer and after the last.
 # >
 # > A window of the loop begins where the last one ended. The paper unrolls 0 to 4
-# > segments before each one, which runs every segment several times.
+# > segments before each segment, so it runs a segment up to 5 times.
 # >
 # > The auxiliary loss of the combination with Transformer-XL has a weight in the paper,
 # > 0.01, and no definition in the released code. Here the mean of the written tokens
@@ -894,8 +898,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # > **Pitfall.** Sampling from a write token. The wrapper of the authors' newer package,
 # > `recurrent-memory-transformer`, draws the next token from the last write token,
-# > whose logits training throws away. Here `step` has no write tokens: they run at the
-# > border.
+# > whose logits training throws away. Here decoding runs no write tokens: they run at
+# > the border.
 # >
 # > **Pitfall.** A truncation that does nothing. In the same package `memory_state =
 # > memory_state.detach()` changes a name inside a function and is not returned: with

@@ -682,8 +682,8 @@ def test_the_judge_says_what_is_in_the_record() -> None:
     assert found.verdict == "holds", found
     assert "recurrent tokens answer 81% to 85% right and learned ones 49%" in found.text
     assert "detached ones answer 76% to 80% there" in found.text
-    assert "adds +5.0% in the mean, +5.0% over seeds" in found.text
-    assert "3 segments back recurrent tokens answer -4.0% against one" in found.text
+    assert "adds 5.0 points in the mean, 5.0 over seeds" in found.text
+    assert "3 segments back recurrent tokens lose 4.0 points on one" in found.text
     assert "learned tokens answer 89% right" in found.text
 
 

@@ -106,9 +106,11 @@ class RecurrentMemoryClassifier(RecurrentMemoryTransformer):
     Source: Bulatov et al. 2023, arXiv 2304.11062: one block of memory.
     """
 
+    config: RecurrentMemoryClassifierConfig
+
     # A short document must give the same alone and beside a long one. So its padding is
-    # hidden, and a segment that holds nothing else leaves the memory as it was. Tokens
-    # without recurrence (`LearnedTokens`) answer such a segment as they start.
+    # hidden, and a segment that holds nothing else leaves the memory as it was.
+    # `LearnedTokens` then answer from their start, and know no text.
     def encode(
         self, tokens: Tensor, memory: RecurrentMemory, hidden: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -212,8 +214,9 @@ class Document(NamedTuple):
 def load_hyperpartisan(articles: str | Path, truth: str | Path) -> list[Document]:
     """Load the news articles of SemEval-2019 Task 4 that were labelled one by one.
 
-    Unpack `articles-training-byarticle-20181122.zip` and `ground-truth-training-
-    byarticle-20181122.zip` of https://doi.org/10.5281/zenodo.5776081.
+    Unpack `articles-training-byarticle-20181122.zip` and
+    `ground-truth-training-byarticle-20181122.zip` of
+    https://doi.org/10.5281/zenodo.5776081.
 
     Args:
         articles: file with `<article id="..." title="..."><p>...</p></article>`.

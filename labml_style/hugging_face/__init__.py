@@ -53,9 +53,9 @@ is a whole sample. The usual initial weights are too small for so narrow a model
 
 For a text of your own take `labml_style.TextStream` in the place of the task.
 
-GPT-2, Llama and GPT-NeoX are tested. Other decoders run if they keep keys and values in
-each layer, among them Mistral, Qwen and Gemma; Mamba does not and is refused. Gradient
-checkpointing is refused too, as `transformers` drops the cache there.
+GPT-2, Llama and GPT-NeoX are tested. Other decoders should run if they keep keys and
+values in each layer, as Mistral, Qwen and Gemma do; Mamba does not and is refused.
+Gradient checkpointing is refused too, as `transformers` drops the cache there.
 
 Source: Bulatov et al. 2022, section 3.2; Bulatov et al. 2023 (arXiv 2304.11062).
 """
@@ -153,7 +153,7 @@ class RecurrentMemoryWrapper(Model):
     tokens, after its final norm, is read at the next segment. Read and write tokens are
     the same vectors. At the start of a text these are learned.
 
-    In one thing it differs from `RecurrentMemoryTransformer`: a decoder of others is
+    In its mask it differs from `RecurrentMemoryTransformer`: a decoder of others is
     causal everywhere, so no memory token sees later ones of its block. The authors'
     code around GPT-2 does the same.
 
@@ -227,8 +227,8 @@ class RecurrentMemoryWrapper(Model):
         """Run a segment; only a full one is written to the memory.
 
         Padding fills a segment as tokens do. Padding on the right changes no logits of
-        the tokens before it, but the memory is written after it, and so is another than
-        without. Padding on the left changes the distance to the memory, and so logits.
+        the tokens before it, but it fills the segment, so that the memory is written.
+        Padding on the left changes the distance to the memory, and so logits.
 
         Args:
             tokens: `[batch, time]` int64, 1 <= time <= `segment_length`.

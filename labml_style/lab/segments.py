@@ -1,6 +1,7 @@
 """Tasks whose samples run over several segments: copying, and facts under noise.
 
-A preset names the task's class as its corpus. `answers` and `by_segments` are probes.
+A preset of the lab names a task's class as its corpus; `answers` and `by_segments`
+score it.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class CopyTask:
 
 
 class ShortCopyTask(CopyTask):
-    """Copy 10 symbols: with segments of 4 a sample has 5, an odd number."""
+    """Copy 10 symbols: 5 segments of 4, which windows of 2 or 3 do not fit."""
 
     length = 10
 

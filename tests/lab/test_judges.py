@@ -561,7 +561,7 @@ def test_curriculum() -> None:
 
     found = verdict_of()
     assert found.verdict == "holds", found
-    assert "99% are right up to 5 segments and 95% at 10" in found.text
+    assert "95% are right at 10 segments; up to 5 segments 99%" in found.text
     assert verdict_of(start=lambda n: 0.9).verdict == "in part"
     assert verdict_of(short=lambda n: 0.7).verdict == "in part"
     assert verdict_of(single=lambda n: 0.5).verdict == "in part"

@@ -219,6 +219,7 @@ def judge_documents(record: dict[str, Any]) -> Verdict:
         for arm, found in places.items()
     }
     gain = gaps(far["recurrent"], far["detached"])
+    points = [100 * x for x in gain]
     furthest = max(map(int, places["recurrent"][0]))
     lost = mean(one["1"] - one[str(furthest)] for one in places["recurrent"])
     last = [one["0"] for one in places["learned"]]
@@ -236,13 +237,13 @@ def judge_documents(record: dict[str, Any]) -> Verdict:
             ),
             Claim(
                 mean(gain) > 0,
-                f"the gradient through the memory adds {mean(gain):+.1%} in the mean, "
-                f"{span(gain, '+.1%')} over seeds",
+                f"the gradient through the memory adds {mean(points):.1f} points in "
+                f"the mean, {span(points, '.1f')} over seeds",
             ),
             Claim(
                 lost < 0.1,
-                f"{furthest} segments back recurrent tokens answer {-lost:+.1%} "
-                "against one segment back",
+                f"{furthest} segments back recurrent tokens lose {100 * lost:.1f} "
+                "points on one segment back",
             ),
             Claim(
                 min(last) >= 0.8,
