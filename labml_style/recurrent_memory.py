@@ -754,6 +754,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% tags=["active-ipynb", "figure"]
 # from importlib.resources import files
 #
+# import numpy as np
+#
 # from labml_style import load
 # from labml_style.contract import Mask, causal_mask
 # from labml_style.lab.segments import CopyStream
@@ -782,13 +784,15 @@ class RecurrentMemoryTransformer(TransformerXL):
 # with use_style():
 #     figure, panels = plt.subplots(2, 2, figsize=(5.2, 2.9))
 #     for axes, (name, at) in zip(panels.flat, parts.items(), strict=True):
-#         axes.imshow(looks[at].detach(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+#         for (i, j), share in np.ndenumerate(looks[at].detach().numpy()):
+#             where = dict(xy=(j - 0.5, i - 0.5), width=1, height=1)
+#             axes.add_patch(plt.Rectangle(**where, color="C0", alpha=share, lw=0))
 #         for edge in (5.5, 11.5):
 #             axes.axvline(edge, color="C1", linewidth=1)
 #         axes.set_title(name, fontsize=9)
 #         blocks = looks[at].shape[1] // 6
 #         axes.set_xticks([2.5, 8.5, 14.5][:blocks], names[:blocks])
-#         axes.set(yticks=[], xlim=(-0.5, 6 * blocks - 0.5))
+#         axes.set(yticks=[], xlim=(-0.5, 6 * blocks - 0.5), ylim=(5.5, -0.5))
 #         axes.grid(False)
 # show(
 #     figure,
@@ -796,7 +800,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 #     "columns of the text. Segment 2: the same, and little in the columns "
 #     "of the read tokens. Text of segments 3 and 4: a diagonal in the columns of "
 #     "the read tokens, and one in those of the text.",
-#     caption="Attention of the second layer, mean over heads; darker is more. A row "
+#     caption="Attention of the second layer, mean over heads; stronger is more. A row "
 #     "is a token that attends, a column one that is attended to.",
 # )
 # for at, offset in ((0, 6), (2, 6), (5, 0), (7, 0)):
