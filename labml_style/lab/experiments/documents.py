@@ -184,8 +184,7 @@ def _documents(base: Arm, **about: Any) -> Preset:
     learned = replace(base.config, tokens="labml_style.recurrent_memory:LearnedTokens")
     return Preset(
         name="documents",
-        question="Do a few memory tokens carry what an early segment of a document "
-        "says, and must the gradient pass through them for that?",
+        question="Do memory tokens carry what an early part of a document says?",
         corpus="labml_style.lab.experiments.documents:SourceTask",
         arms={
             "recurrent": base,
