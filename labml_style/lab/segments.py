@@ -20,6 +20,8 @@ __all__ = [
     "FactsTask",
     "Growing",
     "GrowingFacts",
+    "LongFacts",
+    "LongGrowingFacts",
     "PaperCopyTask",
     "ShortCopyTask",
     "ShortFacts",
@@ -220,6 +222,18 @@ class SingleFacts(FactsTask):
     """The same, in one segment."""
 
     most = 1
+
+
+class LongFacts(FactsTask):
+    """The same, over 7 segments, as many as the paper trains with."""
+
+    most = 7
+
+
+class LongGrowingFacts(LongFacts):
+    """The same, over 1 to 7 segments: a stage for each, 1,000 windows long."""
+
+    windows = 7000
 
 
 def _right(model: Any, stream: Stream) -> float:

@@ -601,3 +601,25 @@ def test_memory_tokens() -> None:
     found = verdict_of(**{"Transformer-XL 2": 2.75})
     assert found.verdict == "does not hold"
     assert found.text.endswith("against it did not come.")
+
+
+def test_a_longer_curriculum() -> None:
+    def verdict_of(near: float, later: float, far: float, start: float) -> Verdict:
+        def shares(arm: str) -> dict[str, float]:
+            if arm == "7 from the start":
+                return {str(n): start for n in (1, 2, 3, 4, 5, 6, 10, 200)}
+            return {str(n): near for n in range(1, 7)} | {"10": later, "200": far}
+
+        runs = [
+            {"arm": arm, "seed": seed, "measures": {"test": {"answers": shares(arm)}}}
+            for arm in ("1 to 7 segments", "7 from the start")
+            for seed in range(3)
+        ]
+        return verdict(find("curriculum@gpu"), {"runs": runs})
+
+    assert verdict_of(0.99, 0.9, 0.4, 0.2).verdict == "holds"
+    assert verdict_of(0.99, 0.9, 0.4, 0.7).verdict == "in part"
+    assert verdict_of(0.99, 0.9, 0.95, 0.2).verdict == "in part"
+    assert verdict_of(0.93, 0.9, 0.4, 0.2).verdict == "in part"
+    assert verdict_of(0.99, 0.7, 0.4, 0.2).verdict == "does not hold"
+    assert verdict_of(0.8, 0.7, 0.4, 0.2).text.endswith("against it came.")

@@ -306,6 +306,54 @@ def judge_curriculum(record: dict[str, Any]) -> Verdict:
     )
 
 
+def _long_curriculum(base: Arm, m: int, **about: Any) -> Preset:
+    arm = _window(_tokens(base, m), 7, 1)
+    tasks = "labml_style.lab.segments"
+    return Preset(
+        name="curriculum",
+        question="Does a larger memory trained on seven segments serve on many?",
+        corpus=f"{tasks}:LongFacts",
+        arms={
+            "1 to 7 segments": replace(arm, task=f"{tasks}:LongGrowingFacts"),
+            "7 from the start": arm,
+        },
+        expect="With segments of 128 and 10 memory tokens, and a curriculum of 1 to 7 "
+        "segments, RMT answers 95 % or more up to 6 segments and 80 % or more at 10, "
+        "in every seed, and less often at 200 than at 10. From the start with 7 "
+        "segments it stays below 60 % at 6.",
+        contradict="A curriculum that does not reach 90 % at 6 segments in the mean.",
+        judge=judge_long_curriculum,
+        **about,
+    )
+
+
+def judge_long_curriculum(record: dict[str, Any]) -> Verdict:
+    """Compare right answers by the segments from fact to question."""
+
+    def at(arm: str, *counts: int) -> list[float]:
+        return [
+            one["answers"][str(n)]
+            for one in measured(record, arm, "test")
+            for n in counts
+        ]
+
+    grown = "1 to 7 segments"
+    near, later, far = at(grown, *range(1, 7)), at(grown, 10), at(grown, 200)
+    start = at("7 from the start", 6)
+    return decide(
+        [
+            Claim(
+                min(later) >= 0.8,
+                f"after a curriculum {span(later, '.0%')} are right at 10 segments",
+            ),
+            Claim(min(near) >= 0.95, f"up to 6 segments {span(near, '.0%')} are right"),
+            Claim(mean(far) < mean(later), f"at 200 segments {span(far, '.0%')}"),
+            Claim(max(start) < 0.6, f"from the start {span(start, '.0%')} at 6"),
+        ],
+        against=mean(at(grown, 6)) < 0.9,
+    )
+
+
 # --- text
 
 
@@ -551,5 +599,22 @@ PRESETS = (
         corpus="enwik8-4mb",
         seeds=(0, 1, 2),
         minutes=240,
+    ),
+    _long_curriculum(
+        replace(
+            GPU,
+            config=replace(MIDDLE, vocabulary=18, memory_length=0, dropout=0.0),
+            training=replace(GPU.training, steps=8000, compile=False),
+            batch=32,
+            measures={
+                "test": Measure(
+                    warm_up=0, probes=("labml_style.lab.segments:by_segments",)
+                )
+            },
+        ),
+        10,
+        form="gpu",
+        seeds=(0, 1, 2),
+        minutes=300,
     ),
 )
