@@ -812,7 +812,7 @@ class RandomCrops(Stream):
 
     def at(self, index: int) -> Batch:
         places = len(self.tokens) - self.segment_length
-        rng = _rng(self.seed, index)
+        rng = generator(self.seed, index)
         starts = torch.randint(places, (self.batch, 1), generator=rng)
         text = self.tokens[starts + torch.arange(self.segment_length + 1)].long()
         return Batch(
@@ -820,7 +820,8 @@ class RandomCrops(Stream):
         )
 
 
-def _rng(seed: int, index: int) -> torch.Generator:
+def generator(seed: int, index: int) -> torch.Generator:
+    """Return the source of chance for batch number `index` of a stream."""
     return torch.Generator().manual_seed(seed * 1_000_003 + index)
 
 
@@ -1037,15 +1038,20 @@ class SampleStream(Stream):
             rng: the only source of chance.
 
         Returns:
-            Tokens `[batch, segments * segment_length]` and answers `[batch]`, int64.
+            Tokens `[batch, segments * segment_length]` and answers `[batch]`, or
+            `[batch, n]` where the last n tokens are asked for; int64.
         """
         raise NotImplementedError
 
     def at(self, index: int) -> Batch:
         number, segment = divmod(index, self.segments)
-        tokens, answers = self.sample(_rng(self.seed, number))
+        return self.part(*self.sample(generator(self.seed, number)), segment)
+
+    def part(self, tokens: Tensor, answers: Tensor, segment: int) -> Batch:
+        """Return one segment of samples, counted from 0."""
+        answers = answers.view(len(tokens), -1)
         targets = torch.full_like(tokens, -100)
-        targets[:, -1] = answers
+        targets[:, -answers.shape[1] :] = answers
         first = segment * self.segment_length
         cut = slice(first, first + self.segment_length)
         reset = torch.full((self.batch,), segment == 0)

@@ -592,7 +592,7 @@ class Reader(nn.Module):
 
 def test_right_answers_are_counted_by_distance() -> None:
     stream = passages(samples=50)
-    drawn = [stream.draw(experiment._rng(0, i))[1:] for i in range(50)]
+    drawn = [stream.draw(experiment.generator(0, i))[1:] for i in range(50)]
     answers, places = (torch.cat([one[k] for one in drawn]) for k in (0, 1))
     for keeps in (0, 1, 2):
         model = Reader(keeps).train()

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from labml_style.contract import integer
-from labml_style.streams import Batch, FactsStream, Stream
+from labml_style.streams import (
+    Batch,
+    FactsStream,
+    SampleStream,
+    Stream,
+    generator,
+)
 
 __all__ = [
     "CopyStream",
@@ -31,7 +37,7 @@ __all__ = [
 ]
 
 
-class CopyStream(Stream):
+class CopyStream(SampleStream):
     """A text, a sign, and the text again: only the copy is scored.
 
     A sample runs over several segments; memory is reset where one begins. Symbols are
@@ -67,28 +73,21 @@ class CopyStream(Stream):
         self.symbols = integer("symbols", symbols, 1)
         self.copies = integer("copies", copies, 1)
         total = length * (1 + copies)
-        self.segments = total // integer("segment_length", segment_length, 1)
-        if self.segments * segment_length != total:
+        segments = total // integer("segment_length", segment_length, 1)
+        if segments * segment_length != total:
             raise ValueError(
                 f"segment_length is {segment_length}; expected a divisor of the "
                 f"{total} tokens of a sample"
             )
-        super().__init__(samples * self.segments, batch, segment_length)
-        self.seed, self.vocabulary = integer("seed", seed, 0), symbols + 1
+        super().__init__(samples, segments, batch, segment_length, seed)
+        self.vocabulary = self.symbols + 1
 
-    def at(self, index: int) -> Batch:
-        number, segment = divmod(index, self.segments)
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+    def sample(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         shape = self.batch, self.length
         text = torch.randint(self.symbols, shape, generator=rng)
         sign = torch.full((self.batch, 1), self.symbols)
         copy = text.repeat(1, self.copies)
-        tokens = torch.cat([text, sign, copy[:, :-1]], dim=1)
-        targets = torch.cat([torch.full_like(text, -100), copy], dim=1)
-        first = segment * self.segment_length
-        part = slice(first, first + self.segment_length)
-        reset = torch.full((self.batch,), segment == 0)
-        return Batch(tokens[:, part], targets[:, part], reset)
+        return torch.cat([text, sign, copy[:, :-1]], dim=1), copy
 
 
 class CopyTask:
@@ -139,7 +138,7 @@ def facts(segments: int, segment_length: int, batch: int, **more: Any) -> FactsS
     return FactsStream(segments - 2, segment_length, batch, **more)
 
 
-class Growing(Stream):
+class Growing(SampleStream):
     """Facts and questions over more and more segments: a curriculum.
 
     Batches come in windows of `most` segments, so that one window of truncated
@@ -159,33 +158,25 @@ class Growing(Stream):
     def __init__(
         self, most: int, windows: int, segment_length: int, batch: int, seed: int
     ) -> None:
-        super().__init__(most * max(windows, 1), batch, segment_length)
-        self.most, self.windows, self.seed = most, windows, seed
+        super().__init__(max(windows, 1), most, batch, segment_length, seed)
+        self.windows = integer("windows", windows, 0)
         drawn = facts(1, segment_length, batch)
         self.vocabulary, self.places = drawn.vocabulary, drawn.places
 
     def stage(self, window: int) -> int:
         """Return how many segments samples of a window have."""
-        if self.windows < self.most:
-            return self.most
-        return min(1 + window * self.most // self.windows, self.most)
+        if self.windows < self.segments:
+            return self.segments
+        return min(1 + window * self.segments // self.windows, self.segments)
 
     def at(self, index: int) -> Batch:
-        window, place = divmod(index, self.most)
+        window, place = divmod(index, self.segments)
         stage = self.stage(window)
         first = place - place % stage
-        size = min(stage, self.most - first)
-        drawn = facts(size, self.segment_length, self.batch, seed=self.seed)
-        chance = torch.Generator().manual_seed(
-            self.seed * 1_000_003 + window * self.most + first
-        )
-        tokens, found = drawn.sample(chance)
-        targets = torch.full_like(tokens, -100)
-        targets[:, -1] = found
-        begin = (place - first) * self.segment_length
-        part = slice(begin, begin + self.segment_length)
-        reset = torch.full((self.batch,), place == first)
-        return Batch(tokens[:, part], targets[:, part], reset)
+        size = min(stage, self.segments - first)
+        drawn = facts(size, self.segment_length, self.batch)
+        rng = generator(self.seed, index - place + first)
+        return self.part(*drawn.sample(rng), place - first)
 
 
 class FactsTask:

@@ -634,12 +634,9 @@ def _check_code(cell: dict[str, Any], name: str, index: int) -> None:
             raise NotebookError(name, index + 1, last, message)
 
 
-def _cell(kind: str, source: str) -> dict[str, Any]:
-    cell: dict[str, Any] = {"cell_type": kind, "metadata": {}, "source": source}
-    if kind == "code":
-        cell |= {"outputs": [], "execution_count": None}
-        cell["metadata"] = {"tags": ["active-ipynb"]}  # it defines nothing
-    return cell
+def _cell(kind: str, source: str, *tags: str) -> dict[str, Any]:
+    cell = {"cell_type": kind, "metadata": {"tags": [*tags]}, "source": source}
+    return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})
 
 
 def module_notebook(source: str) -> dict[str, Any]:
@@ -664,14 +661,14 @@ def module_notebook(source: str) -> dict[str, Any]:
             block = "\n\n".join(found)
             example = inspect.cleandoc(block) if indented else ""
             if example and parse(example):
-                cells += [_cell("markdown", prose), _cell("code", example)]
+                cells.append(_cell("markdown", prose))
+                cells.append(_cell("code", example, "active-ipynb"))
                 prose = ""
             else:
                 prose += f"\n\n{block}"
         cells += [_cell("markdown", prose.strip())] if prose else []
         lines = lines[end:]
-    code = _cell("code", "\n".join(lines).strip("\n"))
-    cells.append(code | {"metadata": {}})
+    cells.append(_cell("code", "\n".join(lines).strip("\n")))
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 

@@ -108,7 +108,7 @@ def test_tasks() -> None:
         late = [stream.at(most * 5000 + i) for i in range(most)]
         assert [bool(b.reset.all()) for b in late] == [True] + [False] * (most - 1)
     measured: Any = FactsTask().measured(12, 4, "test")
-    assert (measured.most, len(measured), measured.stage(0)) == (5, 20, 5)
+    assert (measured.segments, len(measured), measured.stage(0)) == (5, 20, 5)
     for split in ("valid", "test"):
         tokens = FactsTask().measured(12, 4, split).at(0).tokens
         assert not tokens.equal(FactsTask().stream(12, 4, 0).at(0).tokens)

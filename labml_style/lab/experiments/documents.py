@@ -14,7 +14,7 @@ from torch import Tensor
 from labml_style.documents import RecurrentMemoryClassifierConfig
 from labml_style.lab.judging import Claim, decide, gaps, measured, span
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
-from labml_style.streams import SampleStream, _rng, load_corpus
+from labml_style.streams import SampleStream, generator, load_corpus
 from labml_style.training import TrainingConfig
 
 # --- the task
@@ -159,7 +159,7 @@ def by_place(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     right = torch.zeros_like(asked)
     model.eval()
     for number in range(len(stream) // stream.segments):
-        tokens, answers, places = stream.draw(_rng(stream.seed, number))
+        tokens, answers, places = stream.draw(generator(stream.seed, number))
         memory = logits = None
         for segment in tokens.split(stream.segment_length, dim=1):
             logits, memory, _ = model(segment.to(device), memory)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -36,12 +38,12 @@ def _window(arm: Arm, segments: int, times: int) -> Arm:
     return replace(arm, training=how)
 
 
-def _answers(record: dict[str, Any], arm: str) -> list[float]:
-    """Return the share of right answers, one for each seed."""
+def _answers(record: dict[str, Any], arm: str, *counts: int) -> list[float]:
+    """Return right answers at these numbers of segments, or at all, of all seeds."""
     return [
-        share
+        one["answers"][n]
         for one in measured(record, arm, "test")
-        for share in one["answers"].values()
+        for n in (map(str, counts) if counts else one["answers"])
     ]
 
 
@@ -96,16 +98,23 @@ COPIED: dict[str, Any] = dict(
 )
 
 
-def judge_copy(record: dict[str, Any]) -> Verdict:
-    """Compare right answers at each number of segments."""
+def _copied(
+    record: dict[str, Any],
+) -> tuple[list[int], float, Callable[..., list[float]]]:
+    """Return the numbers of segments, a guess's share, and the answers of a way."""
     arms = list(dict.fromkeys(run["arm"] for run in record["runs"]))
     lengths = sorted({int(arm.split()[-2]) for arm in arms})
-    right = {arm: _answers(record, arm) for arm in arms}
-    chance = measured(record, arms[0], "test")[0]["chance"]
 
     def of(name: str, *counts: int) -> list[float]:
-        return [x for n in counts or lengths for x in right[f"{name}, {n} segments"]]
+        names = [f"{name}, {n} segments" for n in counts or lengths]
+        return [share for arm in names for share in _answers(record, arm)]
 
+    return lengths, measured(record, arms[0], "test")[0]["chance"], of
+
+
+def judge_copy(record: dict[str, Any]) -> Verdict:
+    """Compare right answers at each number of segments."""
+    lengths, chance, of = _copied(record)
     few, many = lengths[0], lengths[-1]
     blind = of("Memory Transformer") + of("no memory")
     xl, state = "Transformer-XL, same slots", "Transformer-XL, same state"
@@ -158,14 +167,7 @@ PAPER: dict[str, Any] = dict(
 
 def judge_paper(record: dict[str, Any]) -> Verdict:
     """Compare right answers at the paper's sizes."""
-    arms = list(dict.fromkeys(run["arm"] for run in record["runs"]))
-    lengths = sorted({int(arm.split()[-2]) for arm in arms})
-    right = {arm: _answers(record, arm) for arm in arms}
-    chance = measured(record, arms[0], "test")[0]["chance"]
-
-    def of(name: str, *counts: int) -> list[float]:
-        return [x for n in counts or lengths for x in right[f"{name}, {n} segments"]]
-
+    lengths, chance, of = _copied(record)
     few, many, xl = lengths[0], lengths[-1], "Transformer-XL, same slots"
     blind = of("Memory Transformer") + of("no memory")
     return decide(
@@ -264,13 +266,7 @@ def _curriculum(base: Arm, m: int, **about: Any) -> Preset:
 def judge_curriculum(record: dict[str, Any]) -> Verdict:
     """Compare right answers by the segments from fact to question."""
 
-    def at(arm: str, *counts: int) -> list[float]:
-        return [
-            one["answers"][str(n)]
-            for one in measured(record, arm, "test")
-            for n in counts
-        ]
-
+    at = partial(_answers, record)
     grown, short, single = "1 to 5 segments", "1 and 2 segments", "1 segment"
     near, twice, far = at(grown, 1, 2, 3, 4, 5), at(grown, 10), at(grown, 200)
     start, brief = at("5 from the start", 5), at(short, 10)
@@ -330,13 +326,7 @@ def _long_curriculum(base: Arm, m: int, **about: Any) -> Preset:
 def judge_long_curriculum(record: dict[str, Any]) -> Verdict:
     """Compare right answers by the segments from fact to question."""
 
-    def at(arm: str, *counts: int) -> list[float]:
-        return [
-            one["answers"][str(n)]
-            for one in measured(record, arm, "test")
-            for n in counts
-        ]
-
+    at = partial(_answers, record)
     grown = "1 to 7 segments"
     near, later, far = at(grown, *range(1, 7)), at(grown, 10), at(grown, 200)
     start = at("7 from the start", 6)
