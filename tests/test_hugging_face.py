@@ -500,10 +500,9 @@ def test_the_examples_of_the_page_run(
         found = names["again"](names["segment"], names["memory"])
     assert found.logits.equal(expected.logits)
     assert found.memory.tokens.equal(expected.memory.tokens)
-    assert second.count("steps=200") == 1
-    second = second.replace("steps=200", "steps=3")
-    exec("from labml_style import Training" + second, names)
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    exec("from labml_style import Training" + second, names)  # all 200 updates
+    *_, bits = capsys.readouterr().out.split()
+    assert float(bits) < 0.1, "the page says that it learns to copy"
 
 
 def test_a_window_that_hides_the_segment_is_refused() -> None:

@@ -317,3 +317,12 @@ def test_the_loss_is_computed_in_32_bits() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(tokens).auxiliary["memory"]
     assert loss.dtype == torch.float32
+
+
+def test_the_gradient_stops_at_the_cache_and_not_at_the_tokens() -> None:
+    model = make(memory_length=7)
+    memory = model(text(5)).memory
+    for _ in range(2):
+        memory = model(text(5), memory).memory
+        assert memory.tokens.requires_grad
+        assert not any(states.requires_grad for states in memory.states)

@@ -22,9 +22,10 @@ from the memory. The training loop and the evaluator of the site work unchanged.
     for update in Training(model, stream, how):
         print(update.number, update.bits)
 
-The authors take articles in up to 4 segments of 499 tokens, with 10 memory tokens
-(Bulatov et al. 2022, *Recurrent Memory Transformer*). What a small model learns of a
-task made from two corpora is measured in the chapter on recurrent memory.
+Here a token is a byte, and an article is cut after 1,996 of them. The authors take
+articles in up to 4 segments of 499 tokens, with 10 memory tokens (Bulatov et al. 2022,
+*Recurrent Memory Transformer*). What a small model learns of a task made from two
+corpora is measured in the chapter on recurrent memory.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class RecurrentMemoryClassifier(RecurrentMemoryTransformer):
     """One block of memory tokens and the segment, each in sight of all; one answer.
 
     Logits are `[batch, time, classes]`, the same in each column: the answer after the
-    segments so far. Targets are -100 but in the last column of a document.
+    segments so far. Only the last column of a document has a target, and not -100.
 
     The answer is the head's of the mean of the memory tokens. The authors compute it
     from a [CLS] token instead, which stands before the memory in each segment.

@@ -28,11 +28,11 @@ decoder. `memory.tokens` is `[batch, memory_tokens, d_model]`. The memory is wri
 after a full segment. A shorter one is answered and then forgotten, so give whole
 segments until the text ends.
 
-In training a small GPT-2 learns to copy in half a minute. A sample is 12 symbols, a
-sign, and the 12 symbols again, over 4 segments of 6 tokens. An update takes
-`truncation` segments, and the loss of each reaches back to the first of them; here that
-is a whole sample. The usual initial weights are too small for so narrow a model, hence
-`initializer_range`.
+A small GPT-2 learns to copy in half a minute, to less than 0.1 bits. A sample is 12
+symbols, a sign, and 11 of the symbols again, over 4 segments of 6 tokens; what is asked
+for are all 12. An update takes `truncation` segments, and the loss of each reaches back
+to the first of them; here that is a whole sample. The usual initial weights are too
+small for so narrow a model, hence `initializer_range`.
 
     from labml_style import Training, TrainingConfig, evaluate
     from labml_style.lab.segments import CopyStream
@@ -51,7 +51,8 @@ is a whole sample. The usual initial weights are too small for so narrow a model
     test = CopyStream(12, 6, batch=32, samples=8, seed=1)
     print(evaluate(model, test).mean)  # bits; a guess has 3
 
-For a text of your own take `labml_style.TextStream` in the place of the task.
+For a text of your own take `labml_style.TextStream`, with the ids of the decoder's
+tokenizer, in the place of the task.
 
 GPT-2, Llama and GPT-NeoX are tested. Other decoders should run if they keep keys and
 values in each layer, as Mistral, Qwen and Gemma do; Mamba does not and is refused.
@@ -188,7 +189,7 @@ class RecurrentMemoryWrapper(Model):
         self.decoder = model
         self.key_shape = self.try_out()
         if memory_tokens:
-            # They start as large as the vectors that the decoder knows.
+            # Memory tokens start as large as the decoder's own vectors.
             n = self.config.vocabulary
             some = torch.arange(0, n, max(n // 1000, 1), device=self.like.device)
             with torch.no_grad():
@@ -339,9 +340,9 @@ class RecurrentMemoryWrapper(Model):
 
     # A decoder that does not fit would give wrong numbers much later. So it is tried
     # with two tokens when it is wrapped. The second must not change the first; vectors
-    # must give the logits that tokens give; and vectors of no token must run.
+    # must give the logits that tokens give; and other vectors must run.
     def try_out(self) -> tuple[int, int, int]:
-        """Return what is found to be `key_shape`.
+        """Return `key_shape`, as it is found.
 
         Raises:
             ValueError: the decoder cannot be used; the message says why.
