@@ -326,3 +326,18 @@ def test_the_gradient_stops_at_the_cache_and_not_at_the_tokens() -> None:
         memory = model(text(5), memory).memory
         assert memory.tokens.requires_grad
         assert not any(states.requires_grad for states in memory.states)
+
+
+def test_an_encoder_answers_at_the_place_of_each_token() -> None:
+    """Where layers do nothing, the logits are those of the token itself."""
+    model = make(layout="encoder", residual=PreNorm)
+    for layer in model.layers:
+        layer.attention.out.weight.data.zero_()
+        layer.feed_forward.outer.weight.data.zero_()
+        layer.feed_forward.outer.bias.data.zero_()
+    tokens = text(4)
+    alone = model.head(model.final_norm(model.embedding(tokens)))
+    output = model(tokens)
+    assert torch.allclose(output.logits, alone)
+    start = model.final_norm(model.tokens.start)
+    assert torch.allclose(output.memory.tokens, start.expand(2, -1, -1))

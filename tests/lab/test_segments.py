@@ -158,13 +158,23 @@ def test_answers_are_counted_by_segments() -> None:
 
 
 class Copier(torch.nn.Module):
-    """Copies the input: right where a symbol comes twice in a row, else not."""
+    """Copies the input: right where a symbol comes twice in a row, else not.
+
+    Its memory counts the segments it has read since the last reset.
+    """
 
     like = torch.zeros(1)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: list[int] = []
+
     def forward(self, tokens: torch.Tensor, memory: Any = None) -> Output:
+        before = memory.tokens if memory is not None and memory.slots else 0
+        state = torch.ones(len(tokens), 1, 1) + before
+        self.counted += [int(state.max())]
         logits = torch.nn.functional.one_hot(tokens, 9).double()
-        return Output(logits, RecurrentMemory((), torch.zeros(len(tokens), 1, 1)), {})
+        return Output(logits, RecurrentMemory((), state), {})
 
 
 def test_right_answers_are_a_share_of_what_is_asked() -> None:
@@ -174,6 +184,10 @@ def test_right_answers_are_a_share_of_what_is_asked() -> None:
         for part in (0, 1)
     )
     wanted = (tokens == targets)[targets >= 0].double().mean().item()
-    found = answers(Copier(), stream)
+    copier = Copier()
+    found = answers(copier, stream)
+    lengths = [len(sample) for sample in samples(stream, len(stream))]
+    assert copier.counted == [i for length in lengths for i in range(1, length + 1)]
+    assert len(lengths) > 1, "a second sample starts from no memory"
     assert 0 < wanted < 0.3
     assert found["answers"] == {"4": round(wanted, 4)} and found["chance"] == 1 / 8
