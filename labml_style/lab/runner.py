@@ -8,6 +8,7 @@ stopped. Where weights can no longer be measured, `failed.json` says so.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -102,6 +103,8 @@ def processes(device: str | None = None) -> Processes:
     from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
     here = Accelerator(cpu=device == "cpu")
+    # A group that is not left before the interpreter ends can abort the process.
+    atexit.register(here.end_training)
     return Processes(
         here.process_index,
         here.num_processes,
