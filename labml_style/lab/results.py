@@ -1,12 +1,13 @@
 """Records, to read: what chapters draw their experiments from. It needs no torch.
 
-from labml_style.lab.results import expectation, plot, report, table, verdict
+from labml_style.lab.results import expectation, plot, report, table, trained, verdict
 
 expectation("compressive@cpu")  # what was expected, before the run
 table("compressive@cpu")        # what was measured
 plot("compressive@cpu")         # the same, drawn
 verdict("compressive@cpu")      # what was found, and whether it was as expected
 report("compressive@cpu")       # all but the table
+model = trained("compressive@cpu")  # the model whose weights lie beside the record
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "state_bytes",
     "summary",
     "table",
+    "trained",
     "verdict",
 ]
 
@@ -377,6 +379,23 @@ def report(name: str | Record, form: str | None = None) -> None:
     display(expectation(record, folded=True))
     plot(record)
     display(verdict(record))
+
+
+def trained(name: str) -> Any:
+    """Return the trained model whose weights lie beside a record, inside the package.
+
+    Weights lie beside `recurrence@cpu`, `compressive@cpu` and `copy@cpu`. Nothing is
+    downloaded, and nothing is trained.
+
+    Args:
+        name: `NAME@FORM` of a preset.
+
+    Raises:
+        ValueError: there is no such preset, or no weights lie beside its record.
+    """
+    from labml_style.lab import presets, records
+
+    return records.kept(presets.find(name))
 
 
 def plot(name: str | Record, form: str | None = None) -> None:
