@@ -12,7 +12,8 @@ except PackageNotFoundError:  # the source tree, not installed
 # Found when they are asked for: importing the package needs no torch.
 _NAMES = {
     "contract": ("load", "part", "save"),
-    "streams": ("TextStream", "load_corpus"),
+    "corpora": ("load_corpus",),
+    "streams": ("TextStream",),
     "transformer_xl": ("PostNorm", "PreNorm", "TransformerXL", "TransformerXLConfig"),
     "training": ("Training", "TrainingConfig", "evaluate"),
     "generation": ("generate", "start", "step", "stream"),

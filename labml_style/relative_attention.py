@@ -313,7 +313,7 @@ def all_scores(
 
 
 # %% [markdown]
-# [Lanes](streams.ipynb#lanes-each-row-of-the-batch-reads-on) start new texts at
+# [Lanes](streams.ipynb#the-idea-each-row-of-the-batch-goes-on) start new texts at
 # different times, so in one batch some memories are full and some are not. An empty
 # slot at zero would still draw weight in the softmax; it is masked instead. A model
 # makes one mask per call, by `causal_mask`, and every layer adds it to its scores.

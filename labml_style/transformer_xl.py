@@ -86,23 +86,25 @@
 # A long text does not fit into one call. So it is split into
 # [segments](../docs/glossary.md#segment), and a plain Transformer starts each segment
 # without a past. Its first guesses are close to blind. The counting model of
-# [streams](streams.ipynb#what-does-a-border-cost) shows the price without any training:
+# [streams](streams.ipynb#what-is-lost-at-a-border) shows the price without any training:
 # the bits for the second byte of a segment, with and without the bytes before the
 # border.
 
 # %% tags=["active-ipynb"]
 # import os
 #
-# from labml_style import streams
+# from labml_style.corpora import demo_corpus
+# from labml_style.lab.counting import CountingModel, score
+# from labml_style.streams import RecallStream, TextStream
 #
 # steps = 5 if os.environ.get("LABML_STYLE_QUICK") else 250  # of training, below
 #
-# corpus = streams.demo_corpus()
-# counting = streams.CountingModel(corpus.train)
-# lanes = streams.TextStream(corpus.test, batch=8, segment_length=32)
+# corpus = demo_corpus()
+# counting = CountingModel(corpus.train)
+# lanes = TextStream(corpus.test, batch=8, segment_length=32)
 # bits = {}
 # for past in (0, 32):
-#     scored = streams.score(counting, lanes, past)
+#     scored = score(counting, lanes, past)
 #     bits[past] = scored.bits[scored.column == 0].mean().item()
 #     print(f"past of {past:2}: {bits[past]:.2f} bits for the second byte")
 # assert bits[0] > bits[32] + 1
@@ -733,7 +735,7 @@ def initialise(module: nn.Module, std: float) -> None:
 #     sizes |= dict(segment_length=8, memory_length=slots, residual=PreNorm)
 #     model, memory, right = TransformerXL(TransformerXLConfig(**sizes)), None, []
 #     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-#     task = streams.RecallStream(distance, 8, 32, samples=steps, pairs=1, seed=seed)
+#     task = RecallStream(distance, 8, 32, samples=steps, pairs=1, seed=seed)
 #     for tokens, targets, reset in task:
 #         memory = None if memory is None else memory.reset(reset)
 #         asked = bool((targets >= 0).any())
@@ -775,7 +777,7 @@ def initialise(module: nn.Module, std: float) -> None:
 # def accuracy(model, distance):
 #     memory = None
 #     lanes = steps  # each asks once
-#     task = streams.RecallStream(distance, 8, lanes, samples=1, pairs=1, seed=9)
+#     task = RecallStream(distance, 8, lanes, samples=1, pairs=1, seed=9)
 #     for batch in task:
 #         logits, memory, _ = model(batch.tokens, memory)
 #     return (logits[:, -1].argmax(-1) == batch.targets[:, -1]).double().mean().item()

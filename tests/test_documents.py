@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from labml_style import documents
+from labml_style.corpora import Corpus
 from labml_style.documents import (
     Document,
     DocumentStream,
@@ -26,7 +27,7 @@ from labml_style.lab.experiments import documents as experiment
 from labml_style.lab.experiments.documents import PassageStream, SourceTask, by_place
 from labml_style.lab.presets import Verdict, find, verdict
 from labml_style.recurrent_memory import LearnedTokens
-from labml_style.streams import Batch, Corpus, TextStream
+from labml_style.streams import Batch, TextStream
 from labml_style.training import Training, TrainingConfig, evaluate
 
 PADDING = 11

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import sys
-import time
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,25 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from labml_style import streams
-from labml_style.lab import download
+from labml_style.corpora import Corpus
 from labml_style.streams import (
-    CORPORA,
     Batch,
-    Corpus,
-    CountingModel,
-    FactsStream,
     RandomCrops,
     RecallStream,
     Stream,
     TextStream,
-    WordVocabulary,
-    baselines,
-    demo_corpus,
-    load_corpus,
-    load_split,
-    pair_counts,
-    score,
-    table_bits,
 )
 
 
@@ -251,8 +235,8 @@ def test_whole_numbers_of_numpy_are_taken() -> None:
             RecallStream(8, 8, 2, 2, pairs=2, seed=2),
         ),
         (
-            FactsStream(two, eight, two, two, facts=two),
-            FactsStream(2, 8, 2, 2, facts=2),
+            RecallStream(two, eight, two, two, room=eight),
+            RecallStream(2, 8, 2, 2, room=8),
         ),
     ):
         state = json.loads(json.dumps(numpys.state_dict()))
@@ -280,123 +264,6 @@ def test_random_crops_are_crops_and_always_reset() -> None:
     assert not equal(stream.at(0), stream.at(20)), "a new epoch draws anew"
     with pytest.raises(ValueError, match="8 tokens for crops of 8"):
         RandomCrops(torch.arange(8), 2, 8)
-
-
-# Counting
-
-
-TEXT = torch.tensor(list(b"abracadabra, abracadabra; a bar, a cab, a crab. " * 9))
-
-
-def test_pairs_are_counted() -> None:
-    counts = pair_counts(torch.tensor(list(b"abab"), dtype=torch.uint8))
-    assert counts[97, 98] == 2 and counts[98, 97] == 1 and counts.sum() == 3
-
-
-def test_uniform_costs_eight_bits_and_certainty_nothing() -> None:
-    assert table_bits(torch.zeros(256, 256).double(), TEXT, 1.0) == 8
-    sure = torch.tensor(list(b"abab"))
-    assert table_bits(pair_counts(sure), sure, 1e-9) == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="alpha is 0"):
-        table_bits(pair_counts(sure), sure, 0)
-
-
-def test_alpha_is_chosen_on_valid_alone() -> None:
-    corpus = Corpus("x", TEXT[:200], TEXT[200:300], TEXT[300:], "")
-    other = corpus._replace(test=TEXT.flip(0))
-    assert baselines(corpus).alpha == baselines(other).alpha
-    sums = {a: table_bits(pair_counts(TEXT[:200]), TEXT[200:300], a) for a in (0.01, 1)}
-    assert sums[0.01] < sums[1] and baselines(corpus).alpha == 0.01
-    surprised = corpus._replace(valid=torch.arange(256))
-    assert baselines(surprised).alpha == 1
-
-
-def by_hand(train: list[int], context: list[int], byte: int, s: float) -> float:
-    """Equation (1), in words."""
-    p = 1 / 256
-    for k in range(len(context) + 1):
-        suffix = context[len(context) - k :]
-        after = [
-            train[i + k] for i in range(len(train) - k) if train[i : i + k] == suffix
-        ]
-        p = (after.count(byte) + s * p) / (len(after) + s)
-    return p
-
-
-@given(st.integers(0, 3), st.floats(0.5, 20), st.integers(0, 20))
-def test_the_counting_model_is_equation_1(order: int, s: float, seed: int) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    train = torch.randint(3, (40,), generator=rng)
-    text = torch.randint(4, (2, order + 5), generator=rng)
-    targets = torch.randint(4, (2, 5), generator=rng)
-    available = torch.randint(order + 2, (2, 5), generator=rng)
-    targets[0, 0] = -100
-    bits = CountingModel(train, order, s).bits(text, targets, available)
-    assert bits[0, 0] == 0
-    for lane in range(2):
-        for i in range(5):
-            if targets[lane, i] >= 0:
-                known = min(order, int(available[lane, i]))
-                context = text[lane, i + order + 1 - known : i + order + 1].tolist()
-                p = by_hand(train.tolist(), context, int(targets[lane, i]), s)
-                assert bits[lane, i].item() == pytest.approx(-math.log2(p))
-
-
-def test_probabilities_sum_to_one() -> None:
-    model = CountingModel(TEXT, 3, 2.0)
-    text = TEXT[None, :4].expand(256, 4)
-    bits = model.bits(text, torch.arange(256)[:, None], torch.full((256, 1), 3))
-    with pytest.raises(ValueError, match="3 columns; expected order"):
-        model.bits(text[:, 1:], TEXT[:1, None], TEXT[:1, None])
-    assert (2.0**-bits).sum().item() == pytest.approx(1)
-
-
-@pytest.mark.parametrize(("order", "strength"), [(-1, 1.0), (7, 1.0), (2, 0.0)])
-def test_impossible_counting_is_refused(order: int, strength: float) -> None:
-    with pytest.raises(ValueError, match="expected 0 to 6|positive"):
-        CountingModel(TEXT, order, strength)
-
-
-@given(cuts(), st.integers(0, 60))
-def test_context_is_equation_3(cut: tuple[int, int, int], memory: int) -> None:
-    size, batch, length = cut
-    stream = TextStream(torch.arange(size) % 256, batch, length)
-    result = score(CountingModel(TEXT, order=0), stream, memory)
-    expected: list[int] = []
-    for lane in stream.lengths.tolist():
-        for q in range(lane):
-            t, i = divmod(q, length)
-            expected.append(i + 1 + min(memory, t * length))
-    assert Counter(result.context.tolist()) == Counter(expected)
-    assert len(result.bits) == size - 1
-
-
-@given(st.integers(1, 5), st.integers(1, 30))
-def test_with_memory_the_cut_does_not_matter(batch: int, length: int) -> None:
-    model = CountingModel(TEXT[:200], order=3)
-    text = TEXT[200:]
-    whole = score(model, TextStream(text, batch, len(text)), 0)
-    parts = score(model, TextStream(text, batch, length), 3)
-    assert whole.bits.sort().values.allclose(parts.bits.sort().values)
-
-
-def test_without_memory_the_first_position_is_a_bigram() -> None:
-    stream = TextStream(TEXT, 2, 8)
-    high = score(CountingModel(TEXT, order=4), stream, 0)
-    low = score(CountingModel(TEXT, order=1), stream, 0)
-    first = high.column == 0
-    assert high.bits[first].equal(low.bits[first])
-    assert high.bits[~first].mean() < low.bits[~first].mean()
-
-
-def test_crops_never_use_a_memory_and_scoring_moves_no_position() -> None:
-    stream = RandomCrops(TEXT, 4, 8)
-    model = CountingModel(TEXT, order=3)
-    assert score(model, stream, 99).context.max() == 8
-    assert score(model, stream, 99).bits.equal(score(model, stream, 0).bits)
-    assert stream.position == 0
-    with pytest.raises(ValueError, match="memory_length is -1"):
-        score(model, stream, -1)
 
 
 # Synthetic streams
@@ -447,27 +314,34 @@ def test_recall_is_not_answered_without_the_key() -> None:
 
 
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 8), st.integers(0, 5))
-def test_facts_are_told_once_in_the_first_segment(
-    noise_segments: int, facts: int, more: int, number: int
+def test_scattered_pairs_are_told_once_in_their_room(
+    between: int, pairs: int, more: int, number: int
 ) -> None:
-    length = 2 * facts + more
-    stream = FactsStream(noise_segments, length, batch=40, samples=9, facts=facts)
+    room = 2 * pairs + more
+    sizes = dict(pairs=pairs, keys=4, values=6, room=room)
+    stream = RecallStream((between + 1) * room, room, 40, 9, **sizes)
     tokens, answers = sample(stream, number)
-    told, asked = tokens[:, :length], tokens[:, -1]
+    told, asked = tokens[:, :room], tokens[:, -1]
     spot = (told == asked[:, None]).int().argmax(1, keepdim=True)
     assert told.gather(1, spot)[:, 0].equal(asked)
     assert told.gather(1, spot + 1)[:, 0].equal(answers)
-    assert ((told < 4).sum(1) == facts).all()
+    assert ((told < 4).sum(1) == pairs).all()
     for low, high in ((0, 4), (4, 10)):
-        own = told[(told >= low) & (told < high)].view(40, facts)
-        assert (own.sort(1).values.diff() > 0).all(), "subjects and places differ"
-    assert (tokens[:, length:-1] >= 10).all(), "nothing but noise in between"
-    assert tokens.shape[1] == (noise_segments + 2) * length
+        own = told[(told >= low) & (told < high)].view(40, pairs)
+        assert (own.sort(1).values.diff() > 0).all(), "keys and values differ"
+    assert (tokens[:, room:-1] >= 10).all(), "nothing but noise in between"
+    assert tokens.shape[1] == (between + 2) * room
+
+
+def test_scattered_pairs_stand_anywhere_in_their_room() -> None:
+    stream = RecallStream(12, 12, batch=300, samples=1, pairs=1, room=12)
+    tokens, _ = sample(stream, 0)
+    assert set((tokens[:, :12] < 8).int().argmax(1).tolist()) == set(range(11))
 
 
 def test_samples_differ_by_number_and_seed_and_resume() -> None:
-    def stream(seed: int) -> FactsStream:
-        return FactsStream(1, 8, batch=16, samples=3, seed=seed)
+    def stream(seed: int) -> RecallStream:
+        return RecallStream(16, 8, 16, 3, room=8, seed=seed)
 
     one = stream(0)
     assert equal(one.at(0), stream(0).at(0))
@@ -497,195 +371,18 @@ def test_samples_differ_by_number_and_seed_and_resume() -> None:
             lambda: RecallStream(9, 8, 2, pairs=3, values=2),
             "values is 2; expected an integer of at least 3",
         ),
-        (
-            lambda: FactsStream(1, 8, 2, facts=3, places=2),
-            "places is 2; expected an integer of at least 3",
-        ),
         (lambda: RecallStream(9, 0, 2), "segment_length is 0"),
-        (lambda: FactsStream(-1, 8, 2), "noise_segments is -1"),
         (
-            lambda: FactsStream(1, 3, 2),
-            "segment_length is 3; expected an integer of at least 4",
+            lambda: RecallStream(9, 8, 2, pairs=2, room=3),
+            "room is 3; expected an integer of at least 4",
         ),
-        (lambda: FactsStream(1, 8, 2, samples=0), "samples is 0"),
+        (lambda: RecallStream(9, 8, 2, noise=0), "noise is 0"),
+        (lambda: RecallStream(9, 8, 2, samples=0), "samples is 0"),
     ],
 )
 def test_impossible_tasks_are_refused(build: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build()
-
-
-# Words
-
-
-def test_words_are_ranked_and_ties_are_alphabetical() -> None:
-    words = WordVocabulary.from_text("b a b\nc a b\n\n")
-    assert words.words == ["<eos>", "b", "a", "c", "<unk>"]
-    assert words.encode("c x\n\n").tolist() == [3, 4, 0, 0]
-    assert words.encode(words.decode(torch.tensor([3, 1]))).tolist() == [3, 1, 0]
-    assert WordVocabulary.from_text("b a b\nc a b\n", 1).words == [
-        "b",
-        "<unk>",
-        "<eos>",
-    ]
-    with pytest.raises(ValueError, match="'b' comes 2 times"):
-        WordVocabulary(["a", "b", "b"])
-
-
-@given(st.lists(st.integers(0, 6), max_size=40))
-def test_decoded_words_encode_to_the_same_numbers(numbers: list[int]) -> None:
-    words = WordVocabulary(["<eos>", "<unk>", "a", "b", ",", "=", "@-@"])
-    closed = torch.tensor([*numbers, 0])
-    assert words.encode(words.decode(closed)).equal(closed)
-
-
-@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c"])
-def test_lines_end_at_line_feeds_alone(inside: str) -> None:
-    text = f"a{inside}b c\r\nd\n\ne"
-    words = WordVocabulary.from_text(text)
-    assert words.encode(text).tolist().count(words.number["<eos>"]) == 4
-    plain = "a b c\nd\n\ne"
-    assert words.words == WordVocabulary.from_text(plain).words
-    assert words.encode(text).equal(words.encode(plain))
-    for end, lines in (("", 1), ("\n", 1), ("\r\n", 1), ("\n\n", 2)):
-        ends = words.encode(f"a{end}") == words.number["<eos>"]
-        assert ends.sum() == lines and ends[-1]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_word() -> None:
-    words = WordVocabulary.from_text("\ufeffa b\na")
-    assert words.words == WordVocabulary.from_text("a b\na").words
-    assert words.encode("\ufeffa").equal(words.encode("a"))
-
-
-@pytest.mark.parametrize("odd", [-100, -1, 4])
-def test_numbers_of_no_word_are_refused(odd: int) -> None:
-    words = WordVocabulary(["<eos>", "<unk>", "a", "b"])
-    with pytest.raises(ValueError, match=f"numbers hold {odd}; expected 0 to 3 for 4"):
-        words.decode(torch.tensor([2, odd, 3]))
-
-
-@pytest.mark.parametrize(("split", "count"), [("valid", 217_646), ("test", 245_569)])
-def test_wikitext_counts_are_the_published_ones(split: str, count: int) -> None:
-    folder = download.data_folder()
-    if folder is None or not (folder / f"wikitext-2-{split}.txt").is_file():
-        pytest.skip(f"wikitext-2-{split}.txt is not in LABML_STYLE_DATA")
-    text = load_split("wikitext-2", split).numpy().tobytes().decode()
-    words = WordVocabulary.from_text(text)
-    assert len(words.encode(text)) == count
-
-
-# Corpora
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder of the reader's, an empty cache, and no network."""
-    monkeypatch.setenv("LABML_STYLE_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    nowhere = {k: f._replace(url="") for k, f in download.FILES.items()}
-    monkeypatch.setattr(download, "FILES", nowhere)
-    return tmp_path
-
-
-def put(folder: Path, name: str, content: bytes) -> None:
-    """Write a file, and declare it the published one."""
-    file = download.FILES[name]
-    (folder / file.name).write_bytes(content)
-    download.FILES[name] = file._replace(
-        size=len(content), digest="", start=content[:9]
-    )
-
-
-def joined(corpus: Corpus) -> bytes:
-    return b"".join(part.numpy().tobytes() for part in corpus[1:4])
-
-
-def test_the_last_tenth_is_held_out(folder: Path) -> None:
-    content = bytes(range(200)) * 5
-    put(folder, "tiny-shakespeare", content)
-    corpus = load_corpus("tiny-shakespeare")
-    assert [len(part) for part in corpus[1:4]] == [900, 50, 50]
-    assert joined(corpus) == content
-    assert corpus.train.dtype == torch.uint8
-    assert corpus.text("test") == content[950:].decode(errors="replace")
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_four_megabytes_are_the_start_of_enwik8(folder: Path, whole: bool) -> None:
-    content = b"<mediawiki " + bytes(range(251)) * 16_000
-    if whole:
-        put(folder, "enwik8", content + b"the rest")
-    else:
-        put(folder, "enwik8-4mb", content[:4_000_000])
-    corpus = load_corpus("enwik8-4mb")
-    assert [len(p) for p in corpus[1:4]] == [3_600_000, 200_000, 200_000]
-    assert joined(corpus) == content[:4_000_000]
-    assert ("no published digest" in corpus.source) is not whole
-
-
-def test_a_part_of_wikitext_loads_alone(folder: Path) -> None:
-    put(folder, "wikitext-2-valid", b" = Valid = \n")
-    assert load_split("wikitext-2", "valid").numpy().tobytes() == b" = Valid = \n"
-    with pytest.raises(FileNotFoundError, match="wikitext-2-train.txt is not here"):
-        load_corpus("wikitext-2")
-    put(folder, "wikitext-2-train", b" = Train = \n")
-    put(folder, "wikitext-2-test", b" = Test = \n")
-    assert (
-        joined(load_corpus("wikitext-2")).split()
-        == b"= Train = = Valid = = Test =".split()
-    )
-
-
-def test_python_docs_are_in_every_python() -> None:
-    corpus = load_corpus("python-docs")
-    text = b"".join(part.numpy().tobytes() for part in corpus[1:4]).decode()
-    assert len(text) > 200_000 and "lambda" in text
-    assert load_split("python-docs", "test").equal(corpus.test)
-    first = baselines(corpus)
-    assert first.bigram < first.unigram < 8
-
-
-def test_a_missing_corpus_is_never_replaced(folder: Path) -> None:
-    for name in set(CORPORA) - {"python-docs"}:
-        with pytest.raises(FileNotFoundError, match="Put it"):
-            load_corpus(name)
-    with pytest.raises(ValueError, match="corpus is 'text8'; expected one of tiny"):
-        load_corpus("text8")
-    with pytest.raises(ValueError, match="split is 'dev'"):
-        load_split("python-docs", "dev")
-
-
-def test_the_demo_says_which_text_it_took(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert demo_corpus().name == "python-docs"
-    assert capsys.readouterr().out.startswith("python-docs: ")
-    put(folder, "tiny-shakespeare", b"word " * 100)
-    assert demo_corpus().name == "tiny-shakespeare"
-    (folder / "tinyshakespeare.txt").write_bytes(b"word " * 99)
-    with pytest.raises(ValueError, match="495 bytes"):
-        demo_corpus()
-
-
-def test_the_demo_does_not_wait_for_a_dead_network(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        file = download.FILES["tiny-shakespeare"]
-        url = f"http://127.0.0.1:{port}/x"
-        download.FILES["tiny-shakespeare"] = file._replace(url=url)
-        began = time.monotonic()
-        assert demo_corpus(seconds=0.3).name == "python-docs"
-        assert time.monotonic() - began < 3
-
-
-@pytest.mark.parametrize("name", ["tiny-shakespeare", "enwik8-4mb"])
-def test_the_real_files_pass_their_checks(name: str) -> None:
-    found = download.data_folder()
-    if found is None or not (found / download.FILES[name].name).is_file():
-        pytest.skip(f"{download.FILES[name].name} is not in LABML_STYLE_DATA")
-    corpus = load_corpus(name)
-    assert len(joined(corpus)) == download.FILES[name].size
 
 
 def test_importing_the_chapter_is_quiet() -> None:
@@ -706,27 +403,8 @@ def test_every_public_name_is_documented() -> None:
             assert value.__doc__, name
 
 
-def test_counting_takes_any_integer_type() -> None:
-    text = torch.randint(0, 256, (300,), generator=torch.Generator().manual_seed(0))
-    model = CountingModel(text, order=3)
-    given = text[:13].reshape(1, 13), text[3:13].reshape(1, 10)
-    known = torch.full((1, 10), 3)
-    exact = model.bits(*given, known)
-    for kind in (torch.uint8, torch.int32):
-        assert model.bits(given[0].to(kind), given[1].to(kind), known).equal(exact)
-
-
-def test_too_little_text_to_count_in_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 tokens for order 3"):
-        CountingModel(torch.arange(3), order=3)
-
-
 def test_a_negative_position_is_refused() -> None:
     stream = TextStream(torch.arange(100), 2, 8)
     state = stream.state_dict() | {"position": -1}
     with pytest.raises(ValueError, match="position is -1; expected an integer"):
         stream.load_state_dict(state)
-
-
-def test_no_words_are_no_numbers() -> None:
-    assert WordVocabulary.from_text("a b").encode("").dtype == torch.int64

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from labml_style.contract import Memory, Output
+from labml_style.corpora import Corpus
 from labml_style.streams import (
     Batch,
-    Corpus,
-    FactsStream,
     RandomCrops,
     RecallStream,
     Stream,
@@ -385,7 +384,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(bad: float) -> None:
 
 
 def test_an_update_without_a_scored_target_has_no_bits() -> None:
-    facts = FactsStream(1, 4, 2, facts=1, subjects=2, places=2, noise=5)
+    facts = RecallStream(8, 4, 2, room=4, pairs=1, keys=2, values=2, noise=5)
     updates = list(Training(make(), facts, replace(PLAIN, steps=6)))
     assert [math.isnan(update.bits) for update in updates] == [True, True, False] * 2
     assert all(math.isfinite(update.norms["model"]) for update in updates)

@@ -10,6 +10,7 @@ serve them all.
 """
 
 from labml_style.contract.checks import (
+    as_tokens,
     check_memory,
     check_mode,
     check_tokens,
@@ -43,6 +44,7 @@ __all__ = [
     "Part",
     "Past",
     "Seen",
+    "as_tokens",
     "build",
     "causal_mask",
     "check_memory",

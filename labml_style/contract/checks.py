@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "as_tokens",
     "check_lanes",
     "check_memory",
     "check_mode",
@@ -222,3 +223,45 @@ def check_mode(model: nn.Module) -> None:
             "the model is in training mode with dropout; decoding is for evaluation: "
             "call eval() before"
         )
+
+
+# What is plainly a text in numbers is taken. Whoever gives something else is told what
+# to give.
+def as_tokens(tokens: Any) -> Tensor:
+    """Return a text as a tensor of integers.
+
+    Args:
+        tokens: `[time]`: a tensor of any integer type, bytes, a NumPy array or a list
+            of integers.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    kind = type(tokens).__name__
+    if isinstance(tokens, str):
+        raise ValueError("tokens are a str; encode the text first: text.encode()")
+    if hasattr(tokens, "train"):
+        raise ValueError(f"tokens are a {kind}; give one part of it: corpus.train")
+    if isinstance(tokens, bytes | bytearray):
+        return torch.tensor(list(tokens), dtype=torch.uint8)
+    try:
+        found = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"tokens are a {kind}; expected integers of shape [time]: a tensor, bytes, "
+            f"a NumPy array or a list ({error})"
+        ) from None
+    if found.ndim != 1 or found.dtype not in _INTEGERS:
+        raise ValueError(
+            f"tokens are {found.dtype} of shape {list(found.shape)}; expected integers "
+            "of shape [time]"
+        )
+    return found.to(_INTEGERS[found.dtype])
+
+
+# Torch cannot index the wider unsigned types.
+_INTEGERS = {
+    kind: kind
+    for kind in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+}
+_INTEGERS |= {torch.uint16: torch.int32, torch.uint32: torch.int64}

@@ -40,13 +40,13 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor, nn
 
-from labml_style.contract import AnyPart, integer
+from labml_style.contract import AnyPart, as_tokens, integer
 from labml_style.recurrent_memory import (
     RecurrentMemory,
     RecurrentMemoryTransformer,
     RecurrentMemoryTransformerConfig,
 )
-from labml_style.streams import Batch, Stream, as_tokens
+from labml_style.streams import Batch, Stream
 
 
 class ClassHead(nn.Linear):

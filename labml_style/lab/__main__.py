@@ -243,10 +243,10 @@ def verify(options: argparse.Namespace) -> int:
 
 def data(options: argparse.Namespace) -> int:
     """Fetch a corpus."""
-    from labml_style import streams
+    from labml_style import corpora
 
-    corpus = streams.load_corpus(options.name)
-    sizes = (f"{split} {len(getattr(corpus, split)):,}" for split in streams.SPLITS)
+    corpus = corpora.load_corpus(options.name)
+    sizes = (f"{split} {len(getattr(corpus, split)):,}" for split in corpora.SPLITS)
     print(f"{corpus.name}: {', '.join(sizes)} bytes ({corpus.source})")
     return 0
 

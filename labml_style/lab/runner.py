@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from labml_style import contract
+from labml_style.corpora import Corpus
+from labml_style.corpora.download import _locked
 from labml_style.lab import store, texts
 from labml_style.lab.blocks import Blocks
-from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.texts import Text
-from labml_style.streams import Batch, Corpus, Stream, TextStream
+from labml_style.streams import Batch, Stream, TextStream
 from labml_style.training import Evaluation, Training, evaluate, evaluate_window
 
 __all__ = [

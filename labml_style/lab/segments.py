@@ -14,7 +14,7 @@ from torch import Tensor
 from labml_style.contract import integer
 from labml_style.streams import (
     Batch,
-    FactsStream,
+    RecallStream,
     SampleStream,
     Stream,
     generator,
@@ -127,15 +127,18 @@ class PaperCopyTask(CopyTask):
     length, copies, symbols = 24, 2, 10
 
 
-def facts(segments: int, segment_length: int, batch: int, **more: Any) -> FactsStream:
+def facts(segments: int, segment_length: int, batch: int) -> RecallStream:
     """Return samples of two facts, noise, and a question, over so many segments.
 
-    The facts stand in the first segment, the question at the end of the last. Where
-    both are the same segment, the facts stand in its first half.
+    A fact is a subject, one of 4, and its place, one of 6. The facts stand at random
+    spots of the first segment: a model must notice them before it can keep them. The
+    question stands at the end of the last one. Where both are the same segment, the
+    facts stand in its first half.
     """
-    if segments == 1:
-        return FactsStream(0, segment_length // 2, batch, **more)
-    return FactsStream(segments - 2, segment_length, batch, **more)
+    room = segment_length if segments > 1 else segment_length // 2
+    distance = segments * segment_length - room
+    sizes = dict(pairs=2, keys=4, values=6, noise=8)
+    return RecallStream(distance, segment_length, batch, room=room, **sizes)
 
 
 class Growing(SampleStream):
@@ -161,7 +164,7 @@ class Growing(SampleStream):
         super().__init__(max(windows, 1), most, batch, segment_length, seed)
         self.windows = integer("windows", windows, 0)
         drawn = facts(1, segment_length, batch)
-        self.vocabulary, self.places = drawn.vocabulary, drawn.places
+        self.vocabulary, self.places = drawn.vocabulary, drawn.values
 
     def stage(self, window: int) -> int:
         """Return how many segments samples of a window have."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from labml_style import streams
+from labml_style import corpora
+from labml_style.corpora import CORPORA, SPLITS, Corpus
 from labml_style.lab.recall import RecallTask
 from labml_style.lab.words import HELD_OUT, as_words, held_out
-from labml_style.streams import CORPORA, SPLITS, Corpus, Stream
+from labml_style.streams import Stream
 
 if TYPE_CHECKING:
     from labml_style.lab.presets import Preset
@@ -65,7 +66,7 @@ def load(preset: Preset) -> Text:
     if name == HELD_OUT:
         corpus = held_out()
     elif name in CORPORA:
-        corpus = streams.load_corpus(name)
+        corpus = corpora.load_corpus(name)
     elif Path(name).is_file():
         corpus = own(Path(name))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
@@ -12,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labml_style.streams import SPLITS, Corpus, TextStream, load_split
+from labml_style.corpora import SPLITS, Corpus, WordVocabulary, load_split
+from labml_style.streams import TextStream
 from labml_style.training import nats
 
-__all__ = ["COUNTS", "END", "HELD_OUT", "UNKNOWN", "as_words", "by_count", "held_out"]
+__all__ = ["COUNTS", "HELD_OUT", "UNKNOWN", "as_words", "by_count", "held_out"]
 
 HELD_OUT = "wikitext-2-held-out"
 """The two small parts of WikiText-2: its valid to train on, its test to measure on."""
 
 COUNTS = (0, 1, 10, 100, 1000)
 """Where a class of words begins, by how often training has them."""
-
-END = "<eos>"
-"""Stands at the end of every line, empty lines included."""
 
 UNKNOWN = "<unk>"
 """Stands for a word that the training part does not have."""
@@ -40,26 +37,14 @@ def as_words(corpus: Corpus) -> tuple[Corpus, list[str]]:
         The corpus with `int32` tensors, and the words by number, the most frequent of
         the training part first. `UNKNOWN` is among them.
     """
-    counts: dict[str, int] = {UNKNOWN: 0}
-    for word in _words(corpus.train):
-        counts[word] = counts.get(word, 0) + 1
-    words = sorted(counts, key=lambda word: (-counts[word], word))
-    number = {word: i for i, word in enumerate(words)}
-    unknown = number[UNKNOWN]
-    parts: dict[str, Any] = {}
-    for split in SPLITS:
-        found = _words(getattr(corpus, split))
-        numbers = array("i", (number.get(word, unknown) for word in found))
-        parts[split] = torch.tensor(numbers, dtype=torch.int32)
-    return corpus._replace(**parts), words
-
-
-def _words(part: Tensor) -> Iterator[str]:
-    text = part.numpy().tobytes().decode()
-    lines = text.split("\n")
-    for line in lines if lines[-1] else lines[:-1]:
-        yield from line.split()
-        yield END
+    found = {
+        split: getattr(corpus, split).numpy().tobytes().decode() for split in SPLITS
+    }
+    vocabulary = WordVocabulary.from_text(found["train"])
+    numbers: dict[str, Any] = {
+        split: vocabulary.encode(text).int() for split, text in found.items()
+    }
+    return corpus._replace(**numbers), vocabulary.words
 
 
 def held_out(seconds: float | None = None) -> Corpus:

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from labml_style import streams
+from labml_style import corpora
+from labml_style.corpora import Corpus
 from labml_style.lab import presets, records, results, store
 from labml_style.lab.__main__ import main
 from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
-from labml_style.streams import Corpus
 
 
 class Answer(NamedTuple):
@@ -97,11 +97,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Preset:
 @pytest.fixture
 def text(monkeypatch: pytest.MonkeyPatch) -> Corpus:
     """Give a text that is read more than once in a few updates."""
-    whole = streams.load_corpus("python-docs")
+    whole = corpora.load_corpus("python-docs")
     cut = whole._replace(
         train=whole.train[:600], valid=whole.valid[:300], test=whole.test[:700]
     )
-    monkeypatch.setattr(streams, "load_corpus", lambda name: cut)
+    monkeypatch.setattr(corpora, "load_corpus", lambda name: cut)
     return cut
 
 

@@ -13,12 +13,13 @@ from labml_style.compressive_transformer import (
     CompressiveTransformerConfig,
 )
 from labml_style.contract import causal_mask
+from labml_style.corpora import demo_corpus
 from labml_style.lab.ages import by_age
 from labml_style.lab.presets import find
 from labml_style.lab.records import kept
 from labml_style.lab.results import load
 from labml_style.relative_attention import RelativeAttention, naive_scores
-from labml_style.streams import TextStream, demo_corpus
+from labml_style.streams import TextStream
 
 TEXT = torch.randint(20, (3 * 12 * 8 + 1,), generator=torch.Generator().manual_seed(0))
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style import streams
+from labml_style import corpora
+from labml_style.corpora import download
 from labml_style.lab import __main__ as command_line
-from labml_style.lab import download, records, results, runner, store
+from labml_style.lab import records, results, runner, store
 from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
@@ -322,7 +323,7 @@ def test_an_interrupt_elsewhere_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "state_of", interrupted)
-    monkeypatch.setattr(streams, "load_corpus", interrupted)
+    monkeypatch.setattr(corpora, "load_corpus", interrupted)
     answer = lab(*words.split())
     assert answer.status == 3 and answer.out == []
     assert answer.line == "interrupted; the same command goes on"

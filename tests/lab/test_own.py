@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style import contract, streams
+from labml_style import contract, corpora
+from labml_style.corpora import Corpus
 from labml_style.lab import presets, records, results, runner, store, texts
 from labml_style.lab.presets import Measure, Preset, find
 from labml_style.lab.runner import folder_of
-from labml_style.streams import Corpus
 
 Lab = Callable[..., Any]
 
@@ -210,7 +210,7 @@ def test_a_text_is_cut_as_tiny_shakespeare_is(letters: Path) -> None:
     assert whole.numpy().tobytes() == letters.read_bytes()
     digest = hashlib.sha256(letters.read_bytes()).hexdigest()
     assert corpus.name == "letters.txt" and digest in corpus.source
-    known = streams.load_corpus("python-docs")
+    known = corpora.load_corpus("python-docs")
     letters.write_bytes(torch.cat(known[1:4]).numpy().tobytes())
     again = texts.own(letters)
     assert all(a.equal(b) for a, b in zip(again[1:4], known[1:4], strict=True))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from labml_style.corpora import Corpus
 from labml_style.lab import runner
 from labml_style.lab.presets import (
     Arm,
@@ -23,7 +24,6 @@ from labml_style.lab.presets import (
     parted,
 )
 from labml_style.relative_attention import ShawAttention
-from labml_style.streams import Corpus
 from labml_style.training import TrainingConfig
 from labml_style.transformer_xl import PreNorm, TransformerXLConfig
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from labml_style import streams
+from labml_style import corpora
 from labml_style.contract import load_memory
+from labml_style.corpora import Corpus
 from labml_style.lab import runner, store
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import Lanes, Processes, Stopped, folder_of, state_of
-from labml_style.streams import Corpus, FactsStream, TextStream
+from labml_style.streams import RecallStream, TextStream
 
 Outcomes = Callable[[Preset, Path], list[dict[str, Any]]]
 
@@ -302,7 +303,7 @@ def test_another_text_under_the_same_name_is_refused(
     with pytest.raises(Stopped):
         run(small, tmp_path, late=lambda: True)
     turned = text._replace(train=text.train.flip(0))
-    monkeypatch.setattr(streams, "load_corpus", lambda name: turned)
+    monkeypatch.setattr(corpora, "load_corpus", lambda name: turned)
     with pytest.raises(ValueError, match="saved position belongs to another stream"):
         run(small, tmp_path)
 
@@ -310,7 +311,7 @@ def test_another_text_under_the_same_name_is_refused(
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_lanes_of_all_processes_are_the_whole_batch(count: int) -> None:
     text = TextStream(torch.arange(101), batch=6, segment_length=5)
-    for whole in (text, FactsStream(2, 12, 6, samples=2)):
+    for whole in (text, RecallStream(30, 12, 6, samples=2)):
         parts = [Lanes(whole, rank, count) for rank in range(count)]
         for index in range(2 * len(whole)):
             batches = [part.at(index) for part in parts]

@@ -53,21 +53,12 @@ def told(sample: list[Any]) -> bool:
 
 def test_facts_are_told_before_they_are_asked_for() -> None:
     for segments in (1, 2, 3, 7):
-        stream = facts(segments, 12, 16, samples=3)
-        parts = samples(stream, len(stream))
+        stream = facts(segments, 12, 16)
+        parts = samples(stream, 3 * segments)
         assert len(parts) == 3
         for sample in parts:
             assert sum(one.tokens.shape[1] for one in sample) == 12 * segments
-            assert told(sample if segments > 1 else [join(sample)])
-
-
-def join(sample: list[Any]) -> Any:
-    """Return a sample of two half segments as one segment."""
-    first, second = sample
-    return first._replace(
-        tokens=torch.cat([first.tokens, second.tokens], dim=1),
-        targets=torch.cat([first.targets, second.targets], dim=1),
-    )
+            assert told(sample)
 
 
 def test_windows_of_the_curriculum_hold_whole_samples() -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from labml_style import streams
+from labml_style import corpora
+from labml_style.corpora import Corpus
 from labml_style.lab import presets, texts
 from labml_style.lab.words import (
-    END,
     HELD_OUT,
     UNKNOWN,
     _spans,
@@ -18,7 +18,7 @@ from labml_style.lab.words import (
     by_count,
     held_out,
 )
-from labml_style.streams import Corpus, TextStream
+from labml_style.streams import TextStream
 from labml_style.training import evaluate, nats
 from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
@@ -35,11 +35,11 @@ CORPUS = Corpus(
 def test_each_word_has_a_number_and_each_line_an_end() -> None:
     found, words = as_words(CORPUS)
     # a and the ends of lines stand three times, b twice, c once; <unk> never.
-    assert words == [END, "a", "b", "c", UNKNOWN]
+    assert words == ["<eos>", "a", "b", "c", UNKNOWN]
     train, valid, test = ([words[i] for i in part.tolist()] for part in found[1:4])
-    assert train == ["a", "b", "a", END, END, "b", "c", "a", END]
-    assert valid == ["a", UNKNOWN, UNKNOWN, END]
-    assert test == [UNKNOWN, END, "a", END], "a last line without its end"
+    assert train == ["a", "b", "a", "<eos>", "<eos>", "b", "c", "a", "<eos>"]
+    assert valid == ["a", UNKNOWN, UNKNOWN, "<eos>"]
+    assert test == [UNKNOWN, "<eos>", "a", "<eos>"], "a last line without its end"
     assert found.train.dtype == torch.int32
     assert (found.name, found.source) == ("toy", "by hand")
 
@@ -47,14 +47,14 @@ def test_each_word_has_a_number_and_each_line_an_end() -> None:
 def test_a_vocabulary_of_another_size_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams, "load_corpus", lambda name: CORPUS)
+    monkeypatch.setattr(corpora, "load_corpus", lambda name: CORPUS)
     preset = presets.find("wikitext-103-base")
     with pytest.raises(ValueError, match="vocabulary is 267735, and .* has 5 words"):
         texts.load(preset)
     arm = preset.arms["base"]
     small = replace(arm, config=replace(arm.config, vocabulary=5))
     corpus = texts.load(replace(preset, arms={"base": small}))
-    assert isinstance(corpus, streams.Corpus) and int(corpus.train.max()) == 3
+    assert isinstance(corpus, corpora.Corpus) and int(corpus.train.max()) == 3
     assert texts.load(presets.find("smoke")) is CORPUS
 
 

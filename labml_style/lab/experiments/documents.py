@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labml_style.corpora import load_corpus
 from labml_style.documents import RecurrentMemoryClassifierConfig
 from labml_style.lab.judging import Claim, decide, gaps, measured, span
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
-from labml_style.streams import SampleStream, generator, load_corpus
+from labml_style.streams import SampleStream, generator
 from labml_style.training import TrainingConfig
 
 # --- the task

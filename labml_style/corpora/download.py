@@ -1,6 +1,6 @@
 """Fetch a published file once, check it, and keep what fails the check aside.
 
-`FILES` is what is known about each file. `locate` is what `labml_style.streams` calls:
+`FILES` is what is known about each file. `locate` is what `load_corpus` calls:
 it looks in the reader's folder, then in the cache, then downloads. `fetch` is the
 download alone: it resumes, and of several processes that want the same file one
 receives it while the others wait.
