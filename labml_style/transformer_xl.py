@@ -86,9 +86,9 @@
 # A long text does not fit into one call. So it is split into
 # [segments](../docs/glossary.md#segment), and a plain Transformer starts each segment
 # without a past. Its first guesses are close to blind. The counting model of
-# [streams](streams.ipynb#what-is-lost-at-a-border) shows the price without any training:
-# the bits for the second byte of a segment, with and without the bytes before the
-# border.
+# [streams](streams.ipynb#what-is-lost-at-a-border) shows the price without any
+# training: the bits for the second byte of a segment, with and without the bytes before
+# the border.
 
 # %% tags=["active-ipynb"]
 # import os
