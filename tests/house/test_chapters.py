@@ -76,6 +76,32 @@ def test_exercise_cells_are_tagged(module: Path) -> None:
         )
 
 
+@each_chapter
+def test_a_chapter_is_short(module: Path) -> None:
+    lines = {"module": 0, "idea": 0}
+    figures = 0
+    for cell in notebooks.expected(module.read_text()):
+        tags = set(notebooks.tags(cell))
+        count = sum(1 for line in cell.source.splitlines() if line.strip())
+        if cell.cell_type == "code" and "active-ipynb" not in tags:
+            lines["module"] += count
+        elif "idea" in tags:
+            lines["idea"] += count
+        drawn = cell.source.startswith(("report(", "plot("))
+        figures += "figure" in tags or "\nreport(" in cell.source or drawn
+    assert lines["module"] <= 300, f"module cells have {lines['module']} lines"
+    assert 0 < lines["idea"] <= 40, f"the idea has {lines['idea']} lines"
+    assert figures >= 3, f"{figures} figures"
+
+
+@each_chapter
+def test_a_chapter_begins_with_its_answer_and_ends_with_exercises(module: Path) -> None:
+    text = module.read_text()
+    places = [text.find(f"# ## {name}\n") for name in ("Exercises", "References")]
+    assert -1 < places[0] < places[1], "exercises, then references"
+    assert "**What you will find.**" in text[: len(text) // 4], "the answer at the top"
+
+
 # --- imports at run time
 
 IMPORT = """
