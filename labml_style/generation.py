@@ -174,6 +174,25 @@
 #     print(f"--- temperature {temperature}\n{text[:170]}")
 #     print(f"... {len(set(words))} of {len(words)} words are different ones\n")
 
+# %% tags=["active-ipynb", "figure"]
+# with torch.no_grad():
+#     logits = model(prompt).logits[0, -1]
+# likely = logits.argsort(descending=True)[:6]
+# names = [repr(chr(byte)) for byte in likely.tolist()]
+# with use_style():
+#     figure, axes = plt.subplots(figsize=(5.2, 2.0))
+#     for i, (temperature, mark) in enumerate(((0.3, "o"), (0.8, "s"), (1.3, "^"))):
+#         share = (logits / temperature).softmax(0)[likely]
+#         axes.plot(names, share, mark, color=f"C{i}", label=f"{temperature}")
+#     axes.legend(title="temperature")
+#     axes.set(xlabel="next byte, most likely first", ylabel="probability", ylim=(0, 1))
+# show(
+#     figure,
+#     alt="Probabilities of the six most likely bytes after the prompt, at three "
+#     "temperatures. At 0.3 the first has nearly all, at 1.3 the six are more alike.",
+#     caption="What the temperature does to the byte that follows the prompt.",
+# )
+
 # %% [markdown]
 # ## The parts: a state, and how to go on from it
 #
