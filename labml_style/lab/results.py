@@ -398,13 +398,20 @@ def trained(name: str) -> Any:
     return records.kept(presets.find(name))
 
 
-def plot(name: str | Record, form: str | None = None) -> None:
+def plot(name: str | Record, form: str | None = None, by: str | None = None) -> None:
     """Draw a record, in the way that fits what it measured.
 
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
-    """
-    from labml_style.lab.plots import draw
+        by: `"position"` draws bits by position in the segment.
 
-    draw(load(name, form) if isinstance(name, str) else name)
+    Raises:
+        ValueError: by is something else.
+    """
+    from labml_style.lab import plots
+
+    if by not in (None, "position"):
+        raise ValueError(f"by is {by!r}; expected 'position' or None")
+    drawn = plots.draw if by is None else plots.draw_positions
+    drawn(load(name, form) if isinstance(name, str) else name)

@@ -29,8 +29,9 @@ from labml_style.lab.blocks import Blocks
 from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.texts import Text
+from labml_style.lab.windows import evaluate_window
 from labml_style.streams import Batch, Corpus, Stream, TextStream
-from labml_style.training import Evaluation, Training, evaluate, evaluate_window
+from labml_style.training import Evaluation, Training, evaluate
 
 __all__ = [
     "Processes",
