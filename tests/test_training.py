@@ -19,6 +19,7 @@ from labml_style.contract import Memory, Output
 from labml_style.lab.recall import DelayStream
 from labml_style.lab.results import load, summary
 from labml_style.lab.windows import evaluate_window
+from labml_style.loop import clip_gradients, decay_groups, scheduled_rate
 from labml_style.streams import (
     Batch,
     Corpus,
@@ -27,15 +28,7 @@ from labml_style.streams import (
     Stream,
     TextStream,
 )
-from labml_style.training import (
-    Training,
-    TrainingConfig,
-    clip_gradients,
-    decay_groups,
-    evaluate,
-    nats,
-    scheduled_rate,
-)
+from labml_style.training import Training, TrainingConfig, evaluate, nats
 from labml_style.transformer_xl import (
     PreNorm,
     TransformerXL,
@@ -186,6 +179,25 @@ def test_groups_are_found_by_whole_names_and_clipped_alone() -> None:
             assert new is not None
             torch.testing.assert_close(new, old / norm, rtol=1e-5, atol=0)
     assert set(norms) == {"compression", "model"} and len(named) == 2
+
+
+def test_a_part_that_is_clipped_apart_does_not_hold_back_the_rest() -> None:
+    moved = []
+    for apart in (("compression",), ()):
+        torch.manual_seed(0)
+        parts = {"body": nn.Linear(2, 1), "compression": nn.Linear(2, 1)}
+        model, x = nn.ModuleDict(parts), torch.ones(1, 2)
+        body: Any = model["body"]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+        start = body.weight.detach().clone()
+        for i in range(100):
+            optimizer.zero_grad()
+            large = 1000 * (i % 2) * model["compression"](x)
+            (body(x) + large).backward()
+            clip_gradients(model, replace(PLAIN, clip=1.0, clip_apart=apart))
+            optimizer.step()
+        moved.append((body.weight - start).norm().item())
+    assert moved[0] > 1.3 * moved[1]
 
 
 def test_a_small_gradient_is_not_scaled() -> None:

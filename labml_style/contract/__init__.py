@@ -7,12 +7,9 @@ serve them all.
 - `masks`: who may attend to what; made once per call.
 - `checks`: what does not fit is refused, with a message that names both sides.
 - `files`: weights and the whole config in one file.
-- `running`: in which mode and precision a model runs, and when it is compiled.
 """
 
 from labml_style.contract.checks import (
-    check_fields,
-    check_given,
     check_memory,
     check_mode,
     check_tokens,
@@ -22,7 +19,7 @@ from labml_style.contract.checks import (
     number,
     positive,
 )
-from labml_style.contract.files import load, load_all, save
+from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask, full_mask
 from labml_style.contract.memory import (
     Memory,
@@ -35,7 +32,6 @@ from labml_style.contract.memory import (
 )
 from labml_style.contract.model import Model, Past
 from labml_style.contract.parts import AnyPart, Config, Part, build, name_of, part
-from labml_style.contract.running import SegmentRunner, evaluating
 
 __all__ = [
     "AnyPart",
@@ -47,21 +43,16 @@ __all__ = [
     "Part",
     "Past",
     "Seen",
-    "SegmentRunner",
     "build",
     "causal_mask",
-    "check_fields",
-    "check_given",
     "check_memory",
     "check_mode",
     "check_savable",
     "check_tokens",
     "check_written",
-    "evaluating",
     "fraction",
     "full_mask",
     "load",
-    "load_all",
     "load_memory",
     "name_of",
     "newest",

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "check_fields",
-    "check_given",
     "check_lanes",
     "check_memory",
     "check_mode",
@@ -201,44 +199,6 @@ def _is_memory(memory: Any) -> bool:
     # `slots` is asked of the class: a memory of no layers cannot count its own.
     kind = type(memory)
     return all(hasattr(kind, n) for n in ("tensors", "slots", "__dataclass_fields__"))
-
-
-def check_fields(name: str, value: Any, kind: type[Any]) -> None:
-    """Raise a `ValueError` where a value lacks a field of a dataclass.
-
-    In a notebook classes are the notebook's own, so what counts is not whose class
-    something is, but what it has.
-    """
-    if not all(hasattr(value, one) for one in kind.__dataclass_fields__):
-        raise ValueError(
-            f"{name} is of type {type(value).__name__}; expected a {kind.__name__}"
-        )
-
-
-def check_given(model: Any, stream: Any, *names: str) -> torch.device:
-    """Raise a `ValueError` where there is no model with weights, or no stream.
-
-    Args:
-        model: a module.
-        stream: what gives batches.
-        names: what the stream must have.
-
-    Returns:
-        The model's device.
-    """
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model is of type {type(model).__name__}; expected a torch.nn.Module"
-        )
-    missing = [name for name in names if not hasattr(stream, name)]
-    if missing:
-        raise ValueError(
-            f"stream is of type {type(stream).__name__}, without {', '.join(missing)}; "
-            "expected a stream, for example TextStream(tokens, batch, segment_length)"
-        )
-    for parameter in model.parameters():
-        return parameter.device
-    raise ValueError(f"model {type(model).__name__} has no parameters")
 
 
 def check_lanes(mask: Any, batch: int) -> None:

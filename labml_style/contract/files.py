@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from labml_style.contract.model import Model
 from labml_style.contract.parts import Config, find, name_of
 
-__all__ = ["load", "load_all", "save"]
+__all__ = ["load", "save"]
 
 
 def save(
@@ -118,24 +117,3 @@ def _built(said: dict[str, str]) -> Model:
         raise ValueError(f"the config is {values!r}; expected values by name")
     built: Model = kinds[0].from_config(kinds[1].from_json(values))
     return built
-
-
-def load_all(parts: dict[str, Any], state: dict[str, Any]) -> None:
-    """Give each part its state; where one does not fit, all stay as they were.
-
-    Args:
-        parts: what has `state_dict` and `load_state_dict`, by name.
-        state: for each of these names what its `state_dict` gave.
-
-    Raises:
-        KeyError: a name is missing in the state.
-        ValueError: a state does not fit; a module raises a `RuntimeError`.
-    """
-    before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    except BaseException:
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
-        raise

@@ -113,7 +113,7 @@ def draw_positions(record: Record) -> None:
         for measure, one in run["measures"].items():
             found.setdefault((run["arm"], measure), []).append(one["by_position"])
     length = min(len(seed) for seeds in found.values() for seed in seeds)
-    arms, said = [arm for arm, _ in found], []
+    arms, said, totals = [arm for arm, _ in found], [], results.summary(record)
     with use_style():
         figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
         for i, ((arm, measure), seeds) in enumerate(found.items()):
@@ -125,9 +125,13 @@ def draw_positions(record: Record) -> None:
                 [m + way * s for m, s in zip(mean, spread, strict=True)]
                 for way in (-1, 1)
             ]
+            bits = totals[arm, measure]
+            label = f"{name}: {statistics.mean(bits):.3f}"
+            if len(bits) > 1:
+                label += f" ± {statistics.stdev(bits):.3f}"
             x, mark, colour = range(1, length + 1), MARKS[i % len(MARKS)], f"C{i % 6}"
             axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
-            axes.plot(x, mean, mark, color=colour, markersize=3.5, label=name)
+            axes.plot(x, mean, mark, color=colour, markersize=3.5, label=label)
             said.append(f"{name} {mean[0]:.2f} to {mean[-1]:.2f}")
         axes.set(xlabel="position in the segment", ylabel=_unit(record))
         above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.02, 1.0))
@@ -137,7 +141,8 @@ def draw_positions(record: Record) -> None:
         alt=f"{_unit(record).capitalize()} along a segment, from its first position to "
         f"number {length}: {'; '.join(said)}.",
         caption=f"{_about(record)} A line is the mean, a band the standard deviation "
-        f"over seeds. Of longer segments the first {length} positions are drawn.",
+        "over seeds; above, the bits over all positions. Of longer segments the first "
+        f"{length} positions are drawn.",
     )
 
 

@@ -366,18 +366,19 @@ def verdict(name: str | Record, form: str | None = None) -> Markdown:
     return Markdown(f"**Found.** {found['text']}\n\n**Verdict:** {found['verdict']}.")
 
 
-def report(name: str | Record, form: str | None = None) -> None:
+def report(name: str | Record, form: str | None = None, by: str | None = None) -> None:
     """Show a record whole: what was expected, its figure, and what was found.
 
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
+        by: as in `plot`.
     """
     from IPython.display import display
 
     record = load(name, form) if isinstance(name, str) else name
     display(expectation(record, folded=True))
-    plot(record)
+    plot(record, by=by)
     display(verdict(record))
 
 

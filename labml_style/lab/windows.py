@@ -18,7 +18,8 @@ import math
 import torch
 from torch import nn
 
-from labml_style.contract import check_given, evaluating, integer
+from labml_style.contract import integer
+from labml_style.loop import check_given, evaluating
 from labml_style.streams import TextStream
 from labml_style.training import Evaluation, nats
 

@@ -289,7 +289,7 @@ def test_bits_by_position_are_means_with_a_band(shown: list[dict[str, Any]]) -> 
     drawn = [list(line.get_ydata()) for line in axes.get_lines()]
     assert means in drawn and len(drawn) == 4 == len(axes.collections)
     names = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert names == {"memory", "longer", "alone, carried", "alone, window"}
+    assert {"memory: 2.420 ± 0.005", "alone, window: 2.458 ± 0.018"} <= names
     with pytest.raises(ValueError, match="by is 'seed'; expected 'position'"):
         plot("recurrence@cpu", by="seed")
 
