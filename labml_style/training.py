@@ -73,9 +73,9 @@
 # > - Eight times the memory of training does no harm with relative positions, and gives
 # >   nothing: 0.005 bits. Other positions lose. [In part as
 # >   expected](#which-positions-can-use-a-longer-memory).
-# > - To keep all keys costs hundreds of times the time and the bytes of 32 slots. A
-# >   sliding window takes 297 times the time of reuse at 512 bytes. [Measured, in part
-# >   as expected](#what-does-a-byte-cost-in-evaluation).
+# > - Keys of 32,768 bytes are 1,024 times the state of 32 slots, and take tens of times
+# >   as long. A sliding window takes 297 times the time of reuse at 512 bytes.
+# >   [Measured, in part as expected](#what-does-a-byte-cost-in-evaluation).
 
 # %% [markdown]
 # > **Use it.** In a copy of the repository: `pip install ".[models]"`
@@ -100,7 +100,7 @@
 # A [Transformer-XL](transformer_xl.ipynb) stops the gradient of what it keeps, so a
 # backward pass ends at the [border](../docs/glossary.md#border). Other memories are
 # made from the memory before, and have to be taught *through* it. The smallest of that
-# kind: each layer but the last remembers what it *gave*, as in [same-layer
+# kind is beside: each layer but the last remembers what it *gave*, as in [same-layer
 # recurrence](../docs/references.md#ding2021ernie). Count the operations that a backward
 # pass walks through, at each of eight segments.
 
@@ -136,8 +136,6 @@
 #         memory = memory.detach() if (t + 1) % window == 0 else memory
 #     counts[kind.__name__, window] = found
 #     print(f"{kind.__name__:13} window {window}:", *(f"{n:4}" for n in found))
-# flat, grows = counts["TransformerXL", 8], torch.tensor(counts["SameLayer", 8]).diff()
-# assert flat[1] == flat[7] and grows[1:].unique().numel() == 1, "by as much each time"
 
 # %% [markdown]
 # Without a stop, time and storage of a step grow with the text, without end. In the
@@ -156,11 +154,6 @@
 # made with earlier weights, and nothing corrects that ([Williams and
 # Peng](../docs/references.md#williams1990efficient)). A model that stops its own
 # gradient needs no more than $k = 1$.
-#
-# An update can sum $n$ windows (`accumulate`), and divides by the number of scored
-# targets. That makes a calmer gradient without more storage: [Rae and
-# others](../docs/references.md#rae2019compressive), section 5.5.1, go over to an update
-# every four steps late in training.
 #
 # In evaluation no weight changes, so the memory is carried through the whole text. What
 # a target costs is averaged by its **position** in the segment, because a memory helps
@@ -241,7 +234,7 @@
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.9))
 #     for found, colour, mark in ((live[0], "C0", "o"), (live[32], "C1", "s")):
 #         axes.plot(range(1, 33), found.mean(0), color=colour)
 #         for seed in found:
@@ -268,8 +261,7 @@
 #
 # ## The parts of a training run
 #
-# The loop that the package uses does the same for every model and every stream, and can
-# be stopped and resumed. One config holds all its settings.
+# One config and one loop serve every model and every stream.
 
 # %%
 from __future__ import annotations
@@ -342,14 +334,11 @@ class TrainingConfig:
 
 # %% [markdown]
 # ### The loop
-#
-# The loss of a target is its cross entropy: in nats where it is differentiated, in bits
-# where it is reported.
 
 
 # %%
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return what each target costs, `[batch, time]`; 0 where it is -100.
+    """Return the cross entropy of each target, `[batch, time]`; 0 where it is -100.
 
     Args:
         logits: `[batch, time, vocabulary]`.
@@ -383,6 +372,11 @@ class Update(NamedTuple):
 
 
 # %% [markdown]
+# An update can sum $n$ windows (`accumulate`). It divides by the number of scored
+# targets. That makes a calmer gradient without more storage: [Rae and
+# others](../docs/references.md#rae2019compressive), section 5.5.1, go over to an update
+# every four steps late in training.
+#
 # `Training` asks of a model what its first argument says, and no more. [Precision and
 # compiling](../docs/support/running.ipynb), and [rate, decay and
 # clipping](../docs/support/optimising.ipynb), have pages of their own. If a part has a
@@ -504,7 +498,8 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, in tensors and plain values.
 
-        Save it before the next update: it is no copy.
+        Save it before the next update: it is no copy. With dropout, save the state of
+        the random numbers as well.
         """
         return {
             "model": self.model.state_dict(),
@@ -601,8 +596,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
             places = torch.arange(tokens.shape[1])
             early = places + index * stream.segment_length < warm_up
             targets = targets.masked_fill(early, -100)
-            # Added up on the CPU: some devices have no numbers of 64 bits.
-            found = nats(logits, targets.to(device)).cpu().double().sum(0)
+            found = nats(logits, targets.to(device)).cpu()  # GPUs may lack float64
+            found = found.double().sum(0)
             cost[places] += found / math.log(2)
             scored[places] += (targets >= 0).sum(0)
     return Evaluation.of(cost, scored, warm_up)
@@ -625,10 +620,6 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # | (B) | 32 | 0 | 16.5 | 1 |
 # | (C) | 96 | 0 | 48.5 | 1 |
 # | (D) | 32 | 0 | 32 | 32 |
-#
-# Keys are those of a token in the mean, work is how often each byte is run in
-# evaluation. (D) is the model of (B) in a [sliding
-# window](../docs/support/windows.ipynb): 32 bytes are run anew for each guess.
 
 # %% tags=["active-ipynb", "figure"]
 # rows = {
@@ -657,7 +648,10 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # )
 
 # %% [markdown]
-# Tiny Shakespeare, 3 layers of width 96, 2,000 updates of 1,536 bytes, three seeds.
+# Keys are those of a token in the mean, work is how often each byte is run in
+# evaluation. (D) is the model of (B) in a [sliding
+# window](../docs/support/windows.ipynb): 32 bytes are run anew for each guess. Tiny
+# Shakespeare, 3 layers of width 96, 2,000 updates of 1,536 bytes, three seeds.
 #
 # (A) is best in every seed. (B) pays where a segment begins without a past. (C) begins
 # so a third as often, and from its 33rd byte on it is level with (A). (D) never begins
@@ -676,14 +670,15 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # ## Which positions can use a longer memory?
 #
 # Dai and others, Table 6, train models with several kinds of position, and evaluate
-# each at the attention length that suits it best. Only their own gain beyond the length
-# of training: 27.02 to 26.77 in perplexity. The record repeats that at small size: the
-# models of (A) after 1,000 updates, with relative positions,
-# [Shaw's](relative_attention.ipynb#ShawAttention) with 64 rows, or
+# each at the attention length that suits it best. Only that paper's own relative
+# positions gain beyond the length of training: 27.02 to 26.77 in perplexity. The record
+# repeats that at small size: the models of (A) after 1,000 updates, with relative
+# positions, [Shaw's](relative_attention.ipynb#ShawAttention) with 64 rows, or
 # [absolute](relative_attention.ipynb#AbsoluteEmbedding) places in the segment.
 #
-# Relative positions gain nothing here either. Shaw's were expected to stay, and do not:
-# a likely reason, not tested, is that all slots beyond distance 63 share one vector.
+# Relative positions gain nothing here. Absolute places get worse with every slot beyond
+# 16. Shaw's were expected to stay, and get worse beyond 64. A likely reason, not
+# tested: all slots beyond distance 63 share one vector.
 
 # %% tags=["active-ipynb"]
 # report("positions@cpu")
@@ -700,17 +695,17 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import expectation, trained, verdict
 #
-# expectation("evaluation-cost@cpu", folded=True)
-
-# %% tags=["active-ipynb"]
-# verdict("evaluation-cost@cpu")
+# display(expectation("evaluation-cost@cpu", folded=True))
+# display(verdict("evaluation-cost@cpu"))
 
 # %% [markdown]
 # **A full cache**: a plain Transformer can keep keys and values of the whole text. Then
 # nothing is run again, and nothing is forgotten. Below, the model of arm (A) runs one
 # segment with so many keys before it. They are random, and were computed before the
 # clock started, so this is the least that a full cache costs. The first line is the
-# memory of 32 slots.
+# memory of 32 slots. Time and bytes grow with the text, without end. And the [record
+# above](#which-positions-can-use-a-longer-memory) says what more keys give a model that
+# was trained with few: nothing.
 
 # %% tags=["active-ipynb"]
 # from timeit import repeat
@@ -727,10 +722,6 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #     print(f"{kept:11,}{1e3 * min(spent) / 32:13.2f}{size / 1024:15,.0f} kB")
 
 # %% [markdown]
-# Both grow with the text, without end. And the [record
-# above](#which-positions-can-use-a-longer-memory) says what more keys give a model that
-# was trained with few: nothing.
-#
 # **Recommendation.** Evaluate with the memory carried, the same lanes and the same
 # `warm_up` for all that is compared. Give a model without memory a sliding window, so
 # that the comparison is fair. Take a full cache only where texts are short. What a
@@ -739,8 +730,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #
 # ## Proofs
 #
-# Each has a test in `tests/test_training.py`. Tested there as well: what is refused,
-# mixed precision, several processes, a state that does not fit.
+# Each is a test in `tests/test_training.py` too, beside many others.
 #
 # **The loop is the idea.** `Training` and the naive loop give the same bits and
 # weights, in float64; so do both evaluations.
@@ -765,8 +755,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # %% [markdown]
 # **An interrupted run is the same run, if the memory is in the checkpoint.** A trained
 # model stops after three of six updates, and goes on from a file: with the memory equal
-# to the last bit. Without it the next update costs 0.4 bits more. (With dropout [the
-# lab](../docs/lab.md) keeps the state of the random numbers as well.)
+# to the last bit. Without it the next update costs 0.4 bits more.
 
 # %% tags=["active-ipynb", "proof"]
 # import io
@@ -839,10 +828,10 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # %% [markdown]
 # ## Pitfalls
 #
-# > **Pitfall.** A detached memory that nobody keeps. `detach` returns a new memory.
-# > `recurrent-memory-transformer`, a package by the authors of the [Recurrent Memory
-# > Transformer](recurrent_memory.ipynb), binds it to a name inside `manage_gradients`
-# > that the caller never sees, so its windows never end. Check: count operations.
+# > **Pitfall.** A detached memory that nobody keeps. `recurrent-memory-transformer`, by
+# > the authors of the [Recurrent Memory Transformer](recurrent_memory.ipynb), binds
+# > what `detach` returns to a local name, so its windows never end. Check: count
+# > operations.
 
 # %% tags=["active-ipynb", "proof"]
 # for kept in (True, False):
@@ -856,9 +845,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #     assert (counts[1] == counts[3]) == kept
 
 # %% [markdown]
-# > **Pitfall.** One memory for two micro-batches. A batch that does not fit is run in
-# > two halves, and the second half of the lanes is given the memory of the first.
-# > Shapes agree, and nothing fails. Check: compare with the bits of the whole batch.
+# > **Pitfall.** One memory for two micro-batches. Half of the lanes get the memory of
+# > the other half. Shapes agree, and nothing fails. Check: the bits of the whole batch.
 
 # %% tags=["active-ipynb", "proof"]
 # model, stream = trained("recurrence@cpu"), TextStream(corpus.test[:4097], 4, 32)
@@ -877,9 +865,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # assert abs(whole - found[False]) < 1e-4 < 0.1 < found[True] - whole
 
 # %% [markdown]
-# > **Pitfall.** A mean of means. The last segment of an epoch has fewer targets, an
-# > answer among noise is one. The mean of their means weighs a lone target as much as a
-# > full segment. Check: compare with the mean over all targets.
+# > **Pitfall.** A mean of means. The last segment of an epoch has fewer targets, and
+# > their mean counts as much as that of a full segment. Check: the mean over targets.
 
 # %% tags=["active-ipynb", "proof"]
 # uneven, memory, costs = TextStream(corpus.test[:14], 1, 8), None, []
@@ -896,9 +883,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # assert abs(evaluate(model, uneven).mean - right) < 1e-12 < abs(wrong - right)
 
 # %% [markdown]
-# > **Pitfall.** A start without memory for some. The more lanes a split is cut into,
-# > the more of what is scored is scored with an empty memory. Numbers with different
-# > lanes do not compare. Check: few lanes and many, without a warm-up and with one.
+# > **Pitfall.** A start without memory. With more lanes more targets are scored with an
+# > empty memory. Check: few lanes and many, without a warm-up and with one.
 
 # %% tags=["active-ipynb", "proof"]
 # model, gaps = trained("recurrence@cpu"), []

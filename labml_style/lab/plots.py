@@ -115,7 +115,7 @@ def draw_positions(record: Record) -> None:
     length = min(len(seed) for seeds in found.values() for seed in seeds)
     arms, said, totals = [arm for arm, _ in found], [], results.summary(record)
     with use_style():
-        figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
+        figure, axes = pyplot.subplots(figsize=(5.2, 2.5))
         for i, ((arm, measure), seeds) in enumerate(found.items()):
             name = _named(arm, measure, alone=arms.count(arm) == 1)
             columns = list(zip(*(seed[:length] for seed in seeds), strict=True))
@@ -134,8 +134,8 @@ def draw_positions(record: Record) -> None:
             axes.plot(x, mean, mark, color=colour, markersize=3.5, label=label)
             said.append(f"{name} {mean[0]:.2f} to {mean[-1]:.2f}")
         axes.set(xlabel="position in the segment", ylabel=_unit(record))
-        above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.02, 1.0))
-        axes.legend(ncols=2, frameon=False, fontsize=9, **above)
+        above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.12, 1.0))
+        axes.legend(ncols=2, frameon=False, fontsize=8.5, columnspacing=1, **above)
     show(
         figure,
         alt=f"{_unit(record).capitalize()} along a segment, from its first position to "
