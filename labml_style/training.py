@@ -730,10 +730,10 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #
 # ## Proofs
 #
-# Each is a test in `tests/test_training.py` too, beside many others.
+# `tests/test_training.py` asks the same, with other models and sizes.
 #
-# **The loop is the idea.** `Training` and the naive loop give the same bits and
-# weights, in float64; so do both evaluations.
+# **The loop is the idea.** `Training` and the naive loop give the same bits, in
+# float64; so do both evaluations.
 
 # %% tags=["active-ipynb", "proof"]
 # how = dict(steps=6, truncation=2, learning_rate=0.01, final_rate=0.01, clip=1e9)
@@ -828,9 +828,9 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # %% [markdown]
 # ## Pitfalls
 #
-# > **Pitfall.** A detached memory that nobody keeps. `recurrent-memory-transformer`, by
-# > the authors of the [Recurrent Memory Transformer](recurrent_memory.ipynb), binds
-# > what `detach` returns to a local name, so its windows never end. Check: count
+# > **Pitfall.** A detached memory that nobody keeps. `recurrent-memory-transformer`, a
+# > package by the authors of the [Recurrent Memory
+# > Transformer](recurrent_memory.ipynb), binds what `detach` returns to a local name, so its windows never end. Check: count
 # > operations.
 
 # %% tags=["active-ipynb", "proof"]
