@@ -830,8 +830,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #
 # > **Pitfall.** A detached memory that nobody keeps. `recurrent-memory-transformer`, a
 # > package by the authors of the [Recurrent Memory
-# > Transformer](recurrent_memory.ipynb), binds what `detach` returns to a local name, so its windows never end. Check: count
-# > operations.
+# > Transformer](recurrent_memory.ipynb), binds what `detach` returns to a local
+# > name, so its windows never end. Check: count operations.
 
 # %% tags=["active-ipynb", "proof"]
 # for kept in (True, False):
