@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 from labml_style.contract import Memory, Output
 from labml_style.corpora import Corpus
+from labml_style.lab.recall import DelayStream
+from labml_style.lab.results import load, summary
+from labml_style.lab.windows import evaluate_window
+from labml_style.loop import clip_gradients, decay_groups, scheduled_rate
 from labml_style.streams import (
     Batch,
     RandomCrops,
@@ -24,16 +28,7 @@ from labml_style.streams import (
     Stream,
     TextStream,
 )
-from labml_style.training import (
-    Training,
-    TrainingConfig,
-    clip_gradients,
-    decay_groups,
-    evaluate,
-    evaluate_window,
-    nats,
-    scheduled_rate,
-)
+from labml_style.training import Training, TrainingConfig, evaluate, nats
 from labml_style.transformer_xl import (
     PreNorm,
     TransformerXL,
@@ -184,6 +179,25 @@ def test_groups_are_found_by_whole_names_and_clipped_alone() -> None:
             assert new is not None
             torch.testing.assert_close(new, old / norm, rtol=1e-5, atol=0)
     assert set(norms) == {"compression", "model"} and len(named) == 2
+
+
+def test_a_part_that_is_clipped_apart_does_not_hold_back_the_rest() -> None:
+    moved = []
+    for apart in (("compression",), ()):
+        torch.manual_seed(0)
+        parts = {"body": nn.Linear(2, 1), "compression": nn.Linear(2, 1)}
+        model, x = nn.ModuleDict(parts), torch.ones(1, 2)
+        body: Any = model["body"]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+        start = body.weight.detach().clone()
+        for i in range(100):
+            optimizer.zero_grad()
+            large = 1000 * (i % 2) * model["compression"](x)
+            (body(x) + large).backward()
+            clip_gradients(model, replace(PLAIN, clip=1.0, clip_apart=apart))
+            optimizer.step()
+        moved.append((body.weight - start).norm().item())
+    assert moved[0] > 1.3 * moved[1]
 
 
 def test_a_small_gradient_is_not_scaled() -> None:
@@ -443,6 +457,96 @@ def test_two_halves_of_the_lanes_sum_to_the_whole() -> None:
         torch.testing.assert_close(grads(half), grads(whole), rtol=0, atol=1e-10)
 
 
+def test_two_windows_of_one_teach_a_transformer_xl_what_one_of_two_teaches() -> None:
+    found = {}
+    for kind in (TransformerXL, Endless):
+        for k, n in ((2, 1), (1, 2)):
+            model, how = make(kind), replace(PLAIN, truncation=k, accumulate=n)
+            Training(model, text(), how).update()
+            found[kind, k] = grads(model)
+    one, two = found[TransformerXL, 2], found[TransformerXL, 1]
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    assert not found[Endless, 2].allclose(found[Endless, 1], rtol=1e-3)
+
+
+class OneScored(TextStream):
+    """Scores one segment, and no other."""
+
+    scored = 0
+
+    def at(self, index: int) -> Batch:
+        tokens, targets, reset = super().at(index)
+        if index != self.scored:
+            targets = torch.full_like(targets, -100)
+        return Batch(tokens, targets, reset)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+def test_a_loss_teaches_its_window_and_no_segment_before(k: int) -> None:
+    for scored in range(6):
+        tokens = torch.randint(9, (73,), generator=torch.Generator().manual_seed(1))
+        stream, model = OneScored(tokens, 3, 4), make(Endless)
+        stream.scored = scored
+        made: list[Tensor] = []
+        model.embedding.register_forward_hook(
+            lambda _, __, y, made=made: made.append(y)
+        )
+        model.embedding.register_forward_hook(lambda _, __, y: y.retain_grad())
+        how = replace(PLAIN, truncation=k, accumulate=6 // k)
+        Training(model, stream, how).update()
+        taught = [x.grad is not None and bool(x.grad.any()) for x in made]
+        assert [i for i, x in enumerate(taught) if x] == [
+            *range(scored // k * k, scored + 1)
+        ]
+
+
+def operations(loss: Tensor) -> int:
+    seen: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [after for after, _ in node.next_functions]
+    return len(seen)
+
+
+class Unstopped(TransformerXL):
+    """A Transformer-XL that stops no gradient, whose memory one segment fills."""
+
+    def past_states(self, memory: Any) -> list[Tensor]:
+        return list(memory.states)
+
+    def remember(self, memory: Any, inputs: list[Tensor], seen: Any) -> Any:
+        return self.memory_type(tuple(inputs)), {}
+
+
+def test_without_a_stop_a_graph_ends_at_the_reach_or_not_at_all() -> None:
+    counts: dict[type[TransformerXL], list[int]] = {}
+    for kind in (TransformerXL, Unstopped, Endless):
+        model, memory, stream = make(kind), None, text()
+        counts[kind] = []
+        for t in range(8):
+            logits, memory, _ = model(stream.at(t).tokens, memory)
+            counts[kind].append(operations(logits.logsumexp(-1).sum()))
+    own, unstopped, endless = counts.values()
+    assert own[1] == own[7] < unstopped[2] == unstopped[7] < endless[7]
+    steps = [b - a for a, b in zip(endless[1:], endless[2:], strict=False)]
+    assert min(steps) == max(steps) > 0
+
+
+def test_without_decay_the_step_is_that_of_adam() -> None:
+    weights = []
+    for kind in (torch.optim.AdamW, torch.optim.Adam):
+        how = replace(PLAIN, weight_decay=0.0, learning_rate=0.01)
+        training = Training(make(), text(), how)
+        training.optimizer = kind(decay_groups(training.model, 0.0))  # type: ignore[assignment]
+        for _ in training:
+            pass
+        weights.append(torch.cat([p.flatten() for p in training.model.parameters()]))
+    assert weights[0].equal(weights[1])
+
+
 # --- precision
 
 
@@ -452,6 +556,17 @@ def test_precision_says_what_weights_memory_and_products_are() -> None:
         training.update()
         assert {p.dtype for p in training.model.parameters()} == {kind}
         assert {s.dtype for s in training.memory.states} == {kind}
+
+
+def test_bfloat16_costs_what_float32_costs_but_for_its_digits() -> None:
+    spent = []
+    for precision in ("float32", "bfloat16"):
+        training = Training(make(), text(), replace(PLAIN, precision=precision))
+        spent.append([update.bits for update in training])
+        moments = [s for one in training.optimizer.state.values() for s in one.values()]
+        assert {s.dtype for s in moments} == {torch.float32}
+    gaps = [abs(a - b) for a, b in zip(*spent, strict=True)]
+    assert 0 < max(gaps) < 0.05
 
 
 def test_bfloat16_is_for_products_alone() -> None:
@@ -503,13 +618,13 @@ def test_only_steady_shapes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch, "compile", quick)
     training = Training(model, lanes, replace(config, compile=True))
     bits, shapes = [], set()
-    given = training.compiled.forward
+    given = training.run.compiled.forward
 
     def noted(tokens: Tensor, memory: Any) -> Any:
         shapes.add((tokens.shape[1], memory.slots))
         return given(tokens, memory)
 
-    monkeypatch.setattr(training.compiled, "forward", noted)
+    monkeypatch.setattr(training.run.compiled, "forward", noted)
     for update in training:
         bits.append(update.bits)
         if update.number % 4 == 0:
@@ -878,9 +993,10 @@ def test_costs_are_summed_in_float64_on_the_cpu_alone(
 
 
 def test_evaluation_takes_every_kind_of_stream_and_model() -> None:
-    recall = RecallStream(9, 4, 8, samples=3, keys=3, values=3, noise=3)
+    given = dict(segments=3, delays=(5,), keys=1, values=3, noise=3)
+    recall = DelayStream(4, 8, 3, **given)  # type: ignore[arg-type]
     found = evaluate(make(), recall)
-    assert found.scored.tolist() == [0, 0, 0, 24] and found.mean > 0
+    assert found.scored.sum() == 24 and found.mean > 0
     crops = RandomCrops(torch.randint(9, (99,)), 2, 4)
     assert evaluate(make(), crops).scored.sum() == len(crops) * 8
     other = Other().double()
@@ -916,6 +1032,89 @@ def test_a_sliding_window_is_a_loop_over_targets(
             count[i % 5] += int((targets[:, i] >= 0).sum())
     assert found.scored.tolist() == count
     assert found.mean == pytest.approx(total.sum().item() / sum(count))
+
+
+@pytest.mark.parametrize("warm_up", [0, 8])
+def test_a_window_that_jumps_by_its_length_is_a_segment(warm_up: int) -> None:
+    stream, model = text(58), make(memory_length=0)
+    segments = evaluate(model, stream, warm_up=warm_up)
+    jumps = evaluate_window(model, stream, window=4, stride=4, warm_up=warm_up)
+    assert jumps.scored.equal(segments.scored)
+    torch.testing.assert_close(jumps.bits, segments.bits, rtol=1e-12, atol=0)
+
+
+def test_a_lane_is_emptied_in_evaluation_where_the_stream_asks() -> None:
+    given = dict(segments=3, delays=(5,), keys=1, values=3, noise=3)
+    task = DelayStream(4, 8, 2, **given)  # type: ignore[arg-type]
+    model, total = make(), 0.0
+    for sample in (0, 3):
+        memory: Any = None
+        for i in range(3):
+            tokens, targets, _ = task.at(sample + i)
+            logits, memory, _ = model(tokens, memory)
+            total += nats(logits, targets).sum().item() / math.log(2)
+    assert evaluate(model, task).mean == pytest.approx(total / 16, abs=1e-12)
+
+
+def test_a_carried_memory_is_one_long_segment() -> None:
+    stream, model = text(120), make()
+    carried = evaluate(model.with_lengths(memory_length=40), stream, warm_up=8)
+    tokens, targets, _ = stream.cut(0, stream.longest, reset=True)
+    logits = model.with_lengths(segment_length=stream.longest)(tokens).logits
+    once = nats(logits, targets)[:, 8:].unflatten(1, (-1, 4)).mean((0, 1))
+    torch.testing.assert_close(carried.bits, once.detach() / math.log(2))
+    assert evaluate(model, stream, warm_up=8).mean != pytest.approx(carried.mean)
+
+
+# --- what the page says of its records
+
+
+def mean_of(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_memory_is_best_in_every_seed_and_the_longer_segment_level_at_last() -> None:
+    record = load("recurrence@cpu")
+    bits = summary(record)
+    memory = bits["memory", "carried"]
+    for other in (("alone", "carried"), ("longer", "carried"), ("alone", "window")):
+        pairs = zip(memory, bits[other], strict=True)
+        assert all(ours < theirs for ours, theirs in pairs)
+    longer = [
+        run["measures"]["carried"]["by_position"][32:]
+        for run in record["runs"]
+        if run["arm"] == "longer"
+    ]
+    assert abs(mean_of([mean_of(one) for one in longer]) - mean_of(memory)) < 0.01
+
+
+def test_only_relative_positions_bear_a_longer_memory() -> None:
+    bits = {key: torch.tensor(v) for key, v in summary(load("positions@cpu")).items()}
+    lengths = [0, 16, 32, 64, 128, 256]
+    relative, shaw, absolute = (
+        torch.stack([bits[arm, f"memory {m}"] for m in lengths])
+        for arm in ("relative", "shaw", "absolute")
+    )
+    assert (relative < shaw).all() and (shaw < absolute).all()
+    assert (relative[3:] - relative[2]).abs().max() < 0.01
+    assert (absolute[3:] - absolute[2]).min() > 0.1
+    assert absolute[1:].diff(dim=0).min() > 0
+    assert (shaw[3] - shaw[2]).max() < 0.03 and (shaw[5] - shaw[2]).min() > 0.1
+
+
+def test_a_memory_costs_two_per_cent_more_products_than_a_longer_segment() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    arms, spent = load("recurrence@cpu")["preset"]["arms"], {}
+    for name in ("memory", "longer"):
+        config = TransformerXLConfig.from_json(arms[name]["config"])
+        model = TransformerXL(config)
+        tokens = torch.randint(256, (arms[name]["batch"], config.segment_length))
+        memory = model(tokens).memory
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, memory).logits.sum().backward()
+        spent[name] = counter.get_total_flops()
+    assert spent["memory"] / spent["longer"] == pytest.approx(1.02, abs=0.005)
 
 
 @pytest.mark.parametrize("stride", [0, 5])

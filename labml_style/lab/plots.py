@@ -15,7 +15,7 @@ from labml_style.lab.results import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_positions"]
 
 MARKS = ("s-", "o--", "^:", "D-.", "v-", "P--")
 FAR = 7
@@ -97,6 +97,52 @@ def _dots(record: Record) -> None:
         figure,
         alt=f"Dots in a row for each arm, best at the bottom. Means: {said}.",
         caption=f"{_about(record)} A dot is a seed, a bar the mean; left is better.",
+    )
+
+
+def draw_positions(record: Record) -> None:
+    """Draw bits by position in the segment: a line for each arm and measure.
+
+    A longer segment is drawn up to the length of the shortest. Names stand above the
+    axes, because the lines run together at the end.
+    """
+    from matplotlib import pyplot
+
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for run in record["runs"]:
+        for measure, one in run["measures"].items():
+            found.setdefault((run["arm"], measure), []).append(one["by_position"])
+    length = min(len(seed) for seeds in found.values() for seed in seeds)
+    arms, said, totals = [arm for arm, _ in found], [], results.summary(record)
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 2.5))
+        for i, ((arm, measure), seeds) in enumerate(found.items()):
+            name = _named(arm, measure, alone=arms.count(arm) == 1)
+            columns = list(zip(*(seed[:length] for seed in seeds), strict=True))
+            mean = [statistics.mean(column) for column in columns]
+            spread = [statistics.stdev(c) if len(c) > 1 else 0.0 for c in columns]
+            ends: Any = [
+                [m + way * s for m, s in zip(mean, spread, strict=True)]
+                for way in (-1, 1)
+            ]
+            bits = totals[arm, measure]
+            label = f"{name}: {statistics.mean(bits):.3f}"
+            if len(bits) > 1:
+                label += f" ± {statistics.stdev(bits):.3f}"
+            x, mark, colour = range(1, length + 1), MARKS[i % len(MARKS)], f"C{i % 6}"
+            axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(x, mean, mark, color=colour, markersize=3.5, label=label)
+            said.append(f"{name} {mean[0]:.2f} to {mean[-1]:.2f}")
+        axes.set(xlabel="position in the segment", ylabel=_unit(record))
+        above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.12, 1.0))
+        axes.legend(ncols=2, frameon=False, fontsize=8.5, columnspacing=1, **above)
+    show(
+        figure,
+        alt=f"{_unit(record).capitalize()} along a segment, from its first position to "
+        f"number {length}: {'; '.join(said)}.",
+        caption=f"{_about(record)} A line is the mean, a band the standard deviation "
+        "over seeds; above, the bits over all positions. Of longer segments the first "
+        f"{length} positions are drawn.",
     )
 
 

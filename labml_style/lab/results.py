@@ -366,18 +366,19 @@ def verdict(name: str | Record, form: str | None = None) -> Markdown:
     return Markdown(f"**Found.** {found['text']}\n\n**Verdict:** {found['verdict']}.")
 
 
-def report(name: str | Record, form: str | None = None) -> None:
+def report(name: str | Record, form: str | None = None, by: str | None = None) -> None:
     """Show a record whole: what was expected, its figure, and what was found.
 
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
+        by: as in `plot`.
     """
     from IPython.display import display
 
     record = load(name, form) if isinstance(name, str) else name
     display(expectation(record, folded=True))
-    plot(record)
+    plot(record, by=by)
     display(verdict(record))
 
 
@@ -398,13 +399,20 @@ def trained(name: str) -> Any:
     return records.kept(presets.find(name))
 
 
-def plot(name: str | Record, form: str | None = None) -> None:
+def plot(name: str | Record, form: str | None = None, by: str | None = None) -> None:
     """Draw a record, in the way that fits what it measured.
 
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
-    """
-    from labml_style.lab.plots import draw
+        by: `"position"` draws bits by position in the segment.
 
-    draw(load(name, form) if isinstance(name, str) else name)
+    Raises:
+        ValueError: by is something else.
+    """
+    from labml_style.lab import plots
+
+    if by not in (None, "position"):
+        raise ValueError(f"by is {by!r}; expected 'position' or None")
+    drawn = plots.draw if by is None else plots.draw_positions
+    drawn(load(name, form) if isinstance(name, str) else name)

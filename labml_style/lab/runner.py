@@ -30,8 +30,9 @@ from labml_style.lab import store, texts
 from labml_style.lab.blocks import Blocks
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.texts import Text
+from labml_style.lab.windows import evaluate_window
 from labml_style.streams import Batch, Stream, TextStream
-from labml_style.training import Evaluation, Training, evaluate, evaluate_window
+from labml_style.training import Evaluation, Training, evaluate
 
 __all__ = [
     "Processes",

@@ -279,6 +279,21 @@ def test_lines_are_means_over_slots(shown: list[dict[str, Any]]) -> None:
     assert labels == ["64", "128", "256", "512"]
 
 
+def test_bits_by_position_are_means_with_a_band(shown: list[dict[str, Any]]) -> None:
+    plot("recurrence@cpu", by="position")
+    [one] = shown
+    [axes] = one["figure"].axes
+    runs = [r for r in load("recurrence@cpu")["runs"] if r["arm"] == "longer"]
+    seeds = [run["measures"]["carried"]["by_position"][:32] for run in runs]
+    means = [statistics.mean(column) for column in zip(*seeds, strict=True)]
+    drawn = [list(line.get_ydata()) for line in axes.get_lines()]
+    assert means in drawn and len(drawn) == 4 == len(axes.collections)
+    names = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert {"memory: 2.420 ± 0.005", "alone, window: 2.458 ± 0.018"} <= names
+    with pytest.raises(ValueError, match="by is 'seed'; expected 'position'"):
+        plot("recurrence@cpu", by="seed")
+
+
 def test_right_answers_are_drawn_arm_by_arm(shown: list[dict[str, Any]]) -> None:
     plot("recall@cpu")
     record = load("recall@cpu")

@@ -6,17 +6,6 @@ ANSWERS = {
 def equal_cost(segment_length, memory_length):
     return segment_length + memory_length
 """,
-    # Sets words against bytes the wrong way round.
-    "per_byte": """
-def per_byte(nats_per_word, words, size):
-    return nats_per_word / math.log(2) * size / words, math.exp(nats_per_word)
-""",
-    # Falls to zero, whatever the last rate should be.
-    "stay_then_fall": """
-def stay_then_fall(update, config, share):
-    left = min((config.steps - update) / (config.steps * share), 1.0)
-    return min(update / config.warmup, left) * config.learning_rate
-""",
     # Obeys the reset of the second stream's first batch: a cold start after all.
     "evaluate_after": """
 @torch.no_grad()
