@@ -162,7 +162,7 @@
 # scored.
 
 # %% tags=["active-ipynb", "idea"]
-# import math
+# from math import log
 #
 # from torch.nn.functional import cross_entropy
 #
@@ -178,7 +178,7 @@
 #             optimizer.step()
 #             optimizer.zero_grad()
 #             memory = memory.detach()  # from here on it is data
-#             bits.append(loss.item() / math.log(2))
+#             bits.append(loss.item() / log(2))
 #             loss = 0.0
 #     return bits
 #
@@ -190,7 +190,7 @@
 #     for tokens, targets, _ in stream:
 #         logits, memory, _ = model(tokens, memory)
 #         found.append(cross_entropy(logits.mT, targets, reduction="none").mean(0))
-#     return torch.stack(found[1:]).mean(0) / math.log(2)
+#     return torch.stack(found[1:]).mean(0) / log(2)
 
 # %% [markdown]
 # ## Does it work?
@@ -718,7 +718,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #     with torch.no_grad():
 #         past = model.past(TransformerXLMemory(states))
 #         far = model.positions(past)
-#         spent = repeat(lambda: model.run(tokens, past, 0, far), number=1, repeat=5)
+#         run = "model.run(tokens, past, 0, far)"
+#         spent = repeat(run, globals=globals(), number=1, repeat=5)
 #     size = sum(keys.nbytes + values.nbytes for keys, values in past.pairs)
 #     print(f"{kept:11,}{1e3 * min(spent) / 32:13.2f}{size / 1024:15,.0f} kB")
 
@@ -802,8 +803,10 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #         return Batch(tokens, targets if index == 5 else 0 * targets - 100, reset)
 #
 #
+# made = []
 # for k in (1, 2, 3, 6):
-#     made, model = [], SameLayer(tiny)
+#     made.clear()
+#     model = SameLayer(tiny)
 #     model.embedding.register_forward_hook(lambda _, __, y: made.append(y))
 #     model.embedding.register_forward_hook(lambda _, __, y: y.retain_grad())
 #     how = TrainingConfig(steps=1, truncation=k, accumulate=6 // k)
