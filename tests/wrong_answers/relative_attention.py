@@ -15,13 +15,6 @@ def shift_by_index(by_distance):
     index = column.clamp(max=n - 1).expand_as(by_distance)
     return by_distance.gather(-1, index).masked_fill(column >= n, 0)
 """,
-    # Undoes the shift exactly, and with it the garbage goes back into the next row.
-    "unshift": """
-def unshift(by_key):
-    *outer, time, n = by_key.shape
-    padded = nn.functional.pad(by_key.flatten(-2), (time, 0))
-    return padded.view(*outer, time, n + 1)[..., 1:]
-""",
     # Forgets that the product is divided by the root of d_head.
     "SlopeAttention": """
 class SlopeAttention(ContentAttention):
