@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import FrozenInstanceError
-from itertools import product
 from typing import Any
 
 import pytest
@@ -845,56 +844,6 @@ def test_tokens_of_one_place_can_be_exchanged(segments: int) -> None:
     within = tokens.clone()
     within[0, [1, 2]] = tokens[0, [2, 1]]
     assert not close(at_places(within[:-1], within[-1]), whole)
-
-
-def most_frequent(tokens: int, kinds: int) -> float:
-    """Return the mean share of the most frequent kind among so many random tokens."""
-    total = 0.0
-    for counts in product(range(tokens + 1), repeat=kinds):
-        if sum(counts) == tokens:
-            ways = math.factorial(tokens)
-            for count in counts:
-                ways //= math.factorial(count)
-            total += ways * max(counts)
-    return total / kinds**tokens / tokens
-
-
-def test_who_knows_the_place_alone_stays_below_a_bound() -> None:
-    # Segments of 4, tokens of 3 kinds; asked for the token 2 back. For the first two
-    # of a segment m segments of memory hold m tokens at its place; for the others, the
-    # running segment holds one more.
-    torch.manual_seed(0)
-    config = AttentionConfig(vocabulary=3, d_model=64, heads=2)
-    parts: list[Any] = [AbsoluteEmbedding(config), ContentAttention(config)]
-    layer = nn.ModuleList([*parts, nn.Linear(64, 3)])
-    nn.init.normal_(parts[0].table.weight, std=64**-0.5)
-
-    def guess(tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        x = layer[0](tokens)
-        return layer[2](x + layer[1].attend(x, memory)), x.detach()
-
-    optimizer = torch.optim.Adam(layer.parameters(), lr=3e-3)
-    text = torch.randint(3, (64, 4 * 251))
-    memory = layer[0](text[:, :4]).detach()
-    for at in range(4, text.shape[1], 4):
-        logits, memory = guess(text[:, at : at + 4], memory)
-        asked = text[:, at - 2 : at + 2]
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), asked.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    text, found = torch.randint(3, (2000, 4 * 5)), []
-    with torch.no_grad():
-        kept = [
-            guess(text[:, a : a + 4], torch.zeros(2000, 0, 64))[1]
-            for a in (0, 4, 8, 12)
-        ]
-        for m in (1, 2, 4):
-            logits, _ = guess(text[:, 16:], torch.cat(kept[4 - m :], dim=1))
-            found.append((logits.argmax(-1) == text[:, 14:18]).double().mean().item())
-            bound = (most_frequent(m, 3) + most_frequent(m + 1, 3)) / 2
-            assert found[-1] < bound + 0.02, f"{m} segments"
-    assert found[0] > 0.7 and found[2] < found[0] - 0.1, "learned, and lost"
 
 
 # What is refused
