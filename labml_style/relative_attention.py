@@ -165,12 +165,11 @@
 # %%
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from labml_style.contract import Config, Mask, causal_mask, fraction, integer
+from labml_style.attention import AttentionConfig as AttentionConfig
+from labml_style.contract import Mask, causal_mask
 
 
 # %%
@@ -318,7 +317,7 @@ def naive_scores(
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, panels = plt.subplots(3, 1, figsize=(5.2, 4.3), height_ratios=[3, 3.2, 3])
+#     figure, panels = plt.subplots(3, 1, figsize=(5.2, 3.9), height_ratios=[3, 3.2, 3])
 #     titles = "1. One row for each query, columns by distance"
 #     titles = [titles, "2. As they lie in memory: begin at 5, 12, 19", "3. The view"]
 #     lines = [(i, i * 8 + y) for i in range(3) for y in range(8)]
@@ -367,13 +366,11 @@ def naive_scores(
 #
 # $$ (\text{time} - 1 + p) + (n + p - 1)\, i + j \tag{4} $$
 #
-# belongs to query $i$ and key $j$. Keys in the future of query $i$ get what follows
-# there: zeros, and after them the first numbers of the next row. The mask removes both.
-# At least one zero is needed: without it the last number of a row of the view would be
-# the first of the next, and to mask one would change the other. The code takes one to
-# eight, as products whose width is a multiple of eight are fast. One query alone needs
-# no view, and neither do distances that go on below 0. The paper (appendix B) pads one
-# column and *copies* the whole into rows of another length.
+# belongs to query $i$ and key $j$. Keys in the future get what follows there: zeros,
+# then the next row. The mask removes both. At least one zero is needed, or the last
+# number of a row of the view would be the first of the next, and masked with it. The
+# code takes one to eight, as products whose width is a multiple of eight are fast. The
+# paper (appendix B) pads one column and *copies* all into rows of another length.
 
 
 # %%
@@ -426,8 +423,7 @@ def position_scores(position: Tensor, positions: Tensor, ahead: int = 0) -> Tens
 # %% [markdown]
 # ## The parts of the package
 #
-# First the waves, of as many distances as there are keys ([Vaswani and others
-# 2017](../docs/references.md#vaswani2017attention), section 3.5).
+# First the waves, of as many distances as there are keys.
 
 
 # %%
@@ -441,8 +437,7 @@ def sinusoids(positions: Tensor, d_model: int) -> Tensor:
     Returns:
         `[count, d_model]`, sines in the first half, cosines in the second.
 
-    Source: Vaswani et al. 2017, section 3.5; the order of the columns is that of the
-    official Transformer-XL code.
+    Source: Vaswani et al. 2017, section 3.5, with the columns in another order.
     """
     waves = torch.arange(0, d_model, 2, dtype=positions.dtype, device=positions.device)
     angles = positions[:, None] * 10000 ** (-waves / d_model)
@@ -483,73 +478,19 @@ def distances(n: int, clamp_length: int | None, like: Tensor, ahead: int = 0) ->
 #     assert (spread < 1e-10) == (name == "plain")
 
 # %% [markdown]
-# All parts are built from one config that checks itself. A model's own config adds to
-# it.
-#
-# `ContentAttention`, further down, is the parent: plain attention with more keys than
-# queries, and no positions. A part with positions changes two methods. `positions`
-# gives a vector for each distance, and `queries` says what meets keys and what meets
-# distances.
+# All parts are built from an [AttentionConfig](../docs/support/attention.ipynb).
+# `ContentAttention` is their parent: attention with more keys than queries. A part
+# with positions changes two methods: `positions` gives a vector for each distance,
+# `queries` says what meets keys and what meets distances.
 #
 # [Lanes](streams.ipynb#lanes-each-row-of-the-batch-reads-on) start new texts at
 # different times, so some slots of a batch are empty. Even a slot of zeros would draw
-# weight, so it is masked. A model makes one mask per call, by `causal_mask`.
-
-
-# %%
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig(Config):
-    """What the parts of this chapter are built from.
-
-    Attributes:
-        vocabulary: how many different tokens there are.
-        d_model: width of a state, even, a multiple of `heads`.
-        heads: attention heads.
-        kv_heads: heads of keys and values, a divisor of `heads`; None is `heads`.
-        dropout: share of values set to zero in training, in [0, 1).
-        clamp_length: distances beyond it count as it; None sets no limit.
-
-    Raises:
-        ValueError: a value is outside its range; the message names it.
-    """
-
-    vocabulary: int
-    d_model: int
-    heads: int
-    kv_heads: int | None = None
-    dropout: float = 0.0
-    clamp_length: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "d_model", "heads"):
-            self.put(name, integer(name, getattr(self, name), 1))
-        for name in ("kv_heads", "clamp_length"):
-            if (value := getattr(self, name)) is not None:
-                self.put(name, integer(name, value, 1))
-        self.put("dropout", fraction("dropout", self.dropout))
-        if self.d_model % self.heads or self.d_model % 2:
-            raise ValueError(
-                f"d_model is {self.d_model} with {self.heads} heads; expected an even "
-                "number that heads divides"
-            )
-        if self.heads % (self.kv_heads or 1):
-            raise ValueError(
-                f"kv_heads is {self.kv_heads} with {self.heads} heads; expected a "
-                "divisor of heads"
-            )
-
-
-# %% [markdown]
-# `attend` is the whole call. A model makes its own calls of `query`, `keys_values` and
-# `positions`, which it does once for what it keeps, and then of the part itself.
+# weight, so a mask leaves it out.
 
 
 # %%
 class ContentAttention(nn.Module):
     """Attention over memory and segment by content alone, without positions.
-
-    The part to use where positions are in the embedding. Keys and values of cached
-    states are computed anew in each segment, with the current weights.
 
     `query(x)` is `[batch, heads, time, d_head]`; `keys_values(x)` are two of `[batch,
     kv_heads, n, d_head]`; `queries(query)` are what meets keys and what meets
@@ -721,9 +662,8 @@ class RelativeAttention(ContentAttention):
 #
 # With `clamp_length` all larger distances count as it. A token farther away can still
 # be found by what it is, and no longer by where it stands. The official code clamps at
-# evaluation, where memory is longer than in training: at 820 with a memory of 2,100 for
-# 12 layers on enwik8. It holds no weights, and can be set on a trained part.
-# **Distances up to the clamp keep their vectors.**
+# evaluation: at 820, with a memory of 2,100, for 12 layers on enwik8. It can be set on
+# a trained part. **Distances up to the clamp keep their vectors.**
 
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
@@ -780,13 +720,14 @@ class ShawAttention(ContentAttention):
 # ### Embeddings, without places and with them
 #
 # Where attention knows the distances, the embedding holds tokens alone.
-# `AbsoluteEmbedding` is the naive form, to compare with. Its places count on from
-# `start`, as decoding gives one token at a time.
+# `AbsoluteEmbedding` is the naive form, to compare with.
 
 
 # %%
 class Embedding(nn.Module):
-    """Tokens to states, without positions.
+    """Tokens `[batch, time]` to states `[batch, time, d_model]`, without positions.
+
+    `start` tokens of the segment came before.
 
     Args:
         config: `vocabulary`, `d_model` and `dropout` are read.
@@ -800,11 +741,6 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """Embed tokens `[batch, time]`, of which `start` of the segment came before.
-
-        Returns:
-            `[batch, time, d_model]`.
-        """
         x = self.vectors(tokens, start)
         return self.dropout(x) if self.training else x
 
@@ -957,30 +893,20 @@ class AbsoluteEmbedding(Embedding):
 #     times = repeat(call, globals=globals(), number=1, repeat=2 if quick else 12)
 #     count = sum(p.numel() for p in part.parameters())
 #     print(f"{kind.__name__:18}{count:8,} weights, {1e3 * min(times):4.0f} ms a step")
-# q, k = torch.randn(4, 4, 32, 64), torch.randn(4, 4, 64, 64)
-# loop = "naive_scores(q, k, k[0], part.u, part.v)"
-# fast = "position_scores(q + part.v, k[0]) + (q + part.u) @ k.mT / 8"
-# for name, call in (("pair by pair", loop), ("as a view", fast)):
-#     times = repeat(call, globals=globals(), number=1, repeat=2)
-#     print(f"scores of 32 queries and 64 keys {name}: {1e3 * min(times):.1f} ms")
 
 # %% [markdown]
 # ## Where this departs from paper and official code
 #
 # > **Deviation.** Scores are divided by $\sqrt{d_{head}}$, as in the official code; the
-# > formulas of the paper leave it out. Waves stand as all sines, then all cosines, as
-# > in the official code; Vaswani and others alternate them. The matrix behind them
-# > makes the order immaterial. Embeddings are multiplied by $\sqrt{d}$, as in the
-# > official code; the paper's first layer takes $E$ as it is.
+# > formulas of the paper leave it out. Also as in that code, embeddings are multiplied
+# > by $\sqrt{d}$, and waves are all sines, then all cosines; Vaswani and others
+# > alternate them. The matrix behind them makes the order immaterial.
 # >
-# > Each layer has its own $u$ and $v$; the official code shares one pair among all
-# > layers. To share, assign it. They start from N(0, 0.02), the default of the official
-# > training script; the paper says nothing.
-# >
-# > One matrix makes queries, another keys and values. The official code has one for all
-# > three, and throws the memory's queries away. With as many slots as tokens a sixth of
-# > these products is saved. There is no dropout on the attention weights; the official
-# > code sets it to 0 in its base settings for enwik8 and WikiText-103.
+# > Each layer has its own $u$ and $v$, from N(0, 0.02); the official code shares one
+# > pair among all layers. To share, assign it. One matrix makes queries, another keys
+# > and values; the official code has one for all three, and throws the memory's queries
+# > away. There is no dropout on the attention weights; the official code sets it to 0
+# > in its base settings for enwik8 and WikiText-103.
 # >
 # > `ShawAttention` has a table for each head, and no vectors added to the values. Shaw
 # > and others share theirs among heads, and have a second set for the values. This is
@@ -1007,42 +933,6 @@ class AbsoluteEmbedding(Embedding):
 #         assert torch.allclose(part.positions(n)[:, -1], part.positions(8)[:, -1])
 
 # %% [markdown]
-# > **Pitfall.** A learned row for each distance, both ways, in every layer. The
-# > Transformer-XL of labml.ai, a site of annotated papers, has such a table for 4,096
-# > steps to either side. Under the causal mask half of it is never reached, and with
-# > more keys it stops with an error. Check: no weight has a length in its shape, and a
-# > longer memory runs.
-
-# %% tags=["active-ipynb", "proof"]
-# both_ways = torch.nn.Embedding(2 * 16, 8)
-# both_ways(16 + distances(16, None, both_ways.weight).long()).sum().backward()
-# idle = (both_ways.weight.grad == 0).all(1).sum().item()
-# print(f"{idle} of 32 rows receive no gradient", end="; ")
-# try:
-#     both_ways(16 + distances(17, None, both_ways.weight).long())
-# except IndexError as error:
-#     print("17 keys:", error)
-# assert idle == 16 and relative.positions(5000).shape == (4, 5000, 8)
-
-# %% [markdown]
-# > **Pitfall.** The shift without the causal mask, in an encoder say. What stands at
-# > keys of the future belongs to the next query, so tokens read what is meant for their
-# > neighbours. Shapes and ranges are right. Check: change one row of the input and see
-# > which rows of the output move. (For encoders, `ahead` gives real distances below 0.)
-
-# %% tags=["active-ipynb", "proof"]
-# rows = torch.randn(5, 12)
-# other = rows.clone()
-# other[3] += 1
-# past = causal_mask(5, 7, None, rows).scores[0, 0]
-# shifted = [torch.nn.functional.pad(a, (1, 0)).flatten()[5:] for a in (rows, other)]
-# one, two = (flat.view(5, 12) for flat in shifted)  # the paper's shift
-# moved = [(a != b).any(1).nonzero().flatten().tolist() for a, b in
-#          ((one, two), (one + past, two + past))]
-# print("row 3 changed; rows that move:", moved[0], "with the mask:", moved[1])
-# assert moved == [[2, 3], [3]]
-
-# %% [markdown]
 # > **Pitfall.** Counting in bfloat16. Above 256 it has no odd numbers, so with mixed
 # > precision neighbours far away share one wave. Check: the vectors of all distances
 # > must differ, in a part that was moved to bfloat16 as well.
@@ -1059,15 +949,11 @@ class AbsoluteEmbedding(Embedding):
 # %% [markdown]
 # ## In short
 #
-# - A place in the segment is stored with a state, and is ambiguous as soon as the state
-#   is kept; a distance is found when it is read.
-# - The score has four terms: content and distance, each asked for by the token and by a
-#   learned vector that is the same for all tokens.
-# - One product gives the terms of all distances. A strided view, whose rows begin one
-#   number less than a row apart, puts them under their keys.
-# - Clamping and Shaw's table let far distances share one vector.
-# - With a cache relative positions were best here at every length of memory, and they
-#   alone kept their bits when it grew.
+# - A place is stored with a state, and is ambiguous once the state is kept.
+# - A distance is found when a state is used, so nothing stored can become false.
+# - Four terms: content and distance, asked for by the token and by a learned vector.
+# - One product gives the terms of all distances, and a view puts them under their keys.
+# - With a cache distances were best here, and alone kept their bits when memory grew.
 #
 # ## Exercises
 #
@@ -1079,39 +965,7 @@ class AbsoluteEmbedding(Embedding):
 # from labml_style.exercises import attempt
 
 # %% [markdown]
-# ### One: how far is each key?
-#
-# Easy. Return the matrix of distances of `time` queries to a memory of `slots` and to
-# themselves. The next token is at distance -1, the one after it at -2, and so on.
-#
-# <details><summary>Hint</summary>
-#
-# At which key does query 0 stand?
-#
-# </details>
-
-# %% tags=["active-ipynb", "exercise"]
-# def distance_matrix(time, slots):
-#     """Return `[time, slots + time]` int64."""
-#     raise NotImplementedError
-
-# %% tags=["active-ipynb", "check"]
-# with attempt():
-#     assert distance_matrix(2, 1).tolist() == [[1, 0, -1], [2, 1, 0]]
-#     for time, slots in ((5, 0), (5, 7), (1, 9)):
-#         far = distance_matrix(time, slots)
-#         assert far.dtype == torch.int64 and far.shape == (time, slots + time)
-#         for i in range(time):
-#             for j in range(slots + time):
-#                 assert far[i, j] == slots + i - j, f"query {i}, key {j}"
-
-# %% tags=["active-ipynb", "solution", "skip-execution"]
-# def distance_matrix(time, slots):
-#     here = slots + torch.arange(time)
-#     return here[:, None] - torch.arange(slots + time)
-
-# %% [markdown]
-# ### Two: the shift as an index
+# ### One: the shift as an index
 #
 # Easy. Move each score from the column of its distance to that of its key with
 # `torch.gather`, without zeros in front. Column $y$ belongs to distance $n - 1 - y$.
@@ -1149,7 +1003,7 @@ class AbsoluteEmbedding(Embedding):
 #     return by_distance.gather(-1, index).masked_fill(column >= n, 0)
 
 # %% [markdown]
-# ### Three: a slope instead of waves
+# ### Two: a slope instead of waves
 #
 # Medium. Write a part that learns nothing about distance: head h, from 0, subtracts
 # $2^{-(h+1)}$ times the distance from its content scores, after their division by
@@ -1203,7 +1057,7 @@ class AbsoluteEmbedding(Embedding):
 #         return each[..., None].expand(-1, -1, self.d_head)
 
 # %% [markdown]
-# ### Four: no shift at all
+# ### Three: no shift at all
 #
 # Hard. Waves can be taken apart: $\sin(a-b)$ and $\cos(a-b)$ are sums of products of
 # waves of $a$ and of $b$. So $q^\top W_{k,R} R_{i-j}$ is a plain inner product of a

@@ -822,6 +822,29 @@ def test_pytorchs_own_initial_values_drown_a_wave() -> None:
     assert table.std() > 8 * 64**-0.5 * 0.9, "the page starts with this instead"
 
 
+# What goes wrong elsewhere
+
+
+def test_a_table_for_both_ways_is_half_idle_and_ends() -> None:
+    both_ways = nn.Embedding(2 * 16, 8)
+    steps = distances(16, None, both_ways.weight)
+    both_ways(16 + steps.long()).sum().backward()
+    assert both_ways.weight.grad is not None
+    assert (both_ways.weight.grad == 0).all(1).sum() == 16
+    with pytest.raises(IndexError):
+        both_ways(16 + distances(17, None, both_ways.weight).long())
+    assert part(RelativeAttention).positions(5000).shape == (3, 5000, 4)
+
+
+def test_without_the_mask_the_padded_shift_mixes_neighbours() -> None:
+    rows, past = normal(5, 12), causal(5, 12).scores[0, 0]
+    other = rows.clone()
+    other[3] += 1
+    for masked, wanted in ((0, [2, 3]), (past, [3])):
+        moved = (padded(rows) + masked != padded(other) + masked).any(1)
+        assert moved.nonzero().flatten().tolist() == wanted
+
+
 # Places in the segment, with a cache
 
 

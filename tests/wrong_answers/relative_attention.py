@@ -1,12 +1,6 @@
 """For each exercise of `relative_attention` an answer that looks right and is not."""
 
 ANSWERS = {
-    # Puts all of the future one step ahead.
-    "distance_matrix": """
-def distance_matrix(time, slots):
-    here = slots + torch.arange(time)
-    return (here[:, None] - torch.arange(slots + time)).clamp(min=-1)
-""",
     # Moves row i by time - i: one too far.
     "shift_by_index": """
 def shift_by_index(by_distance):
