@@ -822,6 +822,22 @@ def test_pytorchs_own_initial_values_drown_a_wave() -> None:
     assert table.std() > 8 * 64**-0.5 * 0.9, "the page starts with this instead"
 
 
+# Places
+
+
+def test_a_move_by_one_place_changes_three_of_the_four_terms() -> None:
+    e, w_q, w_k = normal(2, 32), normal(32, 32, seed=1), normal(32, 32, seed=2)
+    found = []
+    for place in (4, 5):
+        u = sinusoids(torch.tensor([place, place - 3]).double(), 32)
+        terms = [(w_q @ q[0]) @ (w_k @ k[1]) for q in (e, u) for k in (e, u)]
+        assert close(
+            sum(terms, torch.zeros(())), (w_q @ (e + u)[0]) @ (w_k @ (e + u)[1])
+        )
+        found.append(torch.stack(terms))
+    assert ((found[0] - found[1]).abs() > 1e-3).tolist() == [False, True, True, True]
+
+
 # What goes wrong elsewhere
 
 
