@@ -456,9 +456,8 @@ def distances(n: int, clamp_length: int | None, like: Tensor, ahead: int = 0) ->
 
 
 # %% [markdown]
-# **Products of waves depend on the distance alone**, until a matrix stands between
-# them. So waves of places know about distance too; $W_q$ and $W_k$ lose it. With
-# $\omega_k = 10000^{-2k/d}$
+# **Products of waves depend on the distance alone**, until a matrix like $W_q^\top W_k$
+# stands between them. With $\omega_k = 10000^{-2k/d}$
 #
 # $$ R_a^\top R_b = \sum_{k=0}^{d/2-1} \cos\bigl((a-b)\,\omega_k\bigr) \tag{5} $$
 
@@ -478,9 +477,7 @@ def distances(n: int, clamp_length: int | None, like: Tensor, ahead: int = 0) ->
 # All parts are built from an [AttentionConfig](../docs/support/attention.ipynb), and
 # `ContentAttention` is their parent. A part with positions changes two methods:
 # `positions` gives a vector for each distance, `queries` says what meets keys and what
-# meets distances. The mask also leaves out empty slots, as
-# [lanes](streams.ipynb#lanes-each-row-of-the-batch-reads-on) start new texts at
-# different times.
+# meets distances. The mask also leaves out empty slots.
 
 
 # %%
@@ -657,8 +654,8 @@ class RelativeAttention(ContentAttention):
 #
 # With `clamp_length` all larger distances count as it. A token farther away can still
 # be found by what it is, and no longer by where it stands. The official code clamps at
-# evaluation: at 820, with 2,100 slots, for 12 layers on enwik8. It can be set on a
-# trained part. **Distances up to the clamp keep their vectors.**
+# evaluation: at 820, with 2,100 slots, for 12 layers on enwik8.
+# **Distances up to the clamp keep their vectors.**
 
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
