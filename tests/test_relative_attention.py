@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from labml_style import relative_attention
 from labml_style.contract import Mask, causal_mask
@@ -21,14 +22,11 @@ from labml_style.relative_attention import (
     AttentionConfig,
     ContentAttention,
     Embedding,
-    OneLayer,
     RelativeAttention,
     ShawAttention,
-    all_scores,
     distances,
     naive_scores,
     position_scores,
-    shift,
     sinusoids,
 )
 from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
@@ -85,41 +83,69 @@ def sizes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
 # The shift
 
 
+def shifted(by_distance: Tensor) -> Tensor:
+    """Put numbers `[time, n]` under their keys, as `position_scores` does."""
+    time, n = by_distance.shape
+    scale = math.sqrt(time)
+    query = torch.eye(time, dtype=torch.float64)[None, None] * scale
+    return position_scores(query, by_distance.double().T[None])[0, 0]
+
+
+def padded(by_distance: Tensor) -> Tensor:
+    """Shift as in appendix B of Dai and others: pad a column, read other rows."""
+    time, n = by_distance.shape
+    return nn.functional.pad(by_distance, (1, 0)).flatten()[time:].view(time, n)
+
+
 @given(sizes())
-def test_the_shift_is_exact_and_its_garbage_is_the_next_rows(
+def test_the_shift_is_exact_and_the_future_holds_zeros_or_the_next_row(
     size: tuple[int, int, int, int, int],
 ) -> None:
-    batch, heads, _, time, n = size
-    given = normal(batch, heads, time, n)
-    shifted = shift(given)
-    assert shifted.shape == given.shape
+    *_, time, n = size
+    given = 1 + torch.arange(time * n).view(time, n)
+    found, spare = shifted(given), 8 - n % 8 if time > 1 else 0
+    assert found.shape == given.shape
     for i in range(time):
         here = n - time + i
         for j in range(here + 1):
-            column = n - 1 - (here - j)
-            assert shifted[..., i, j].equal(given[..., i, column])
+            assert found[i, j].item() == pytest.approx(given[i, n - 1 - (here - j)])
         for j in range(here + 1, n):
-            k = j - here - 2
-            left = given[..., i + 1, k] if k >= 0 else torch.zeros(batch, heads)
-            assert shifted[..., i, j].equal(left.double())
+            k = j - here - 1 - spare
+            left = given[i + 1, k].item() if k >= 0 else 0
+            assert found[i, j].item() == pytest.approx(left)
+    past = torch.ones(time, n).tril(n - time).bool()
+    assert close(found[past], padded(given.double())[past])
 
 
 def test_the_shift_of_the_page() -> None:
-    given = torch.arange(15).view(3, 5)
-    shifted = [[2, 3, 4, 0, 5], [6, 7, 8, 9, 0], [10, 11, 12, 13, 14]]
-    assert shift(given).tolist() == shifted
+    given = torch.tensor([[4, 3, 2, 1, 0]]) + 100 * torch.arange(1, 4)[:, None]
+    wanted = [[102, 101, 100, 0, 0], [203, 202, 201, 200, 0]]
+    wanted.append([304, 303, 302, 301, 300])
+    assert close(shifted(given), torch.tensor(wanted).double())
+    flat = nn.functional.pad(given, (3, 0)).flatten()
+    assert flat.as_strided((3, 5), (7, 1), 5).tolist() == wanted
+
+
+def test_no_number_of_the_view_is_used_twice() -> None:
+    for time, n in ((2, 2), (3, 8), (9, 16), (12, 15)):
+        found = position_scores(normal(1, 1, time, 3), normal(1, n, 3, seed=1))
+        spot = torch.arange(found.untyped_storage().nbytes() // found.itemsize)
+        where = spot.as_strided(found.shape, found.stride(), found.storage_offset())
+        assert len(where.unique()) == where.numel()
+        assert where.max() == len(spot) - 1
 
 
 def test_one_row_is_not_shifted() -> None:
-    row = normal(2, 1, 7)
-    assert shift(row).equal(row)
+    row = normal(1, 7)
+    assert close(shifted(row), row)
 
 
-def test_the_shift_takes_any_layout_and_leaves_its_input_alone() -> None:
-    given = normal(5, 4, 3, 2).transpose(0, 3).transpose(1, 2)
-    before = given.clone()
-    assert shift(given).equal(shift(before.contiguous()))
-    assert given.equal(before)
+def test_distances_come_back_from_the_shift() -> None:
+    i, j = torch.meshgrid(7 + torch.arange(5), torch.arange(12), indexing="ij")
+    steps = distances(12, None, torch.zeros(1, dtype=torch.float64))
+    for rows, off in ((steps, 0), (steps.flip(0), 11), (steps + 1, 1)):
+        error = (shifted(rows.repeat(5, 1)) - (i - j))[j <= i].abs().max()
+        assert error.item() == pytest.approx(off)
 
 
 # The scores
@@ -146,12 +172,10 @@ def test_loop_and_shift_give_the_four_terms(
     far = [d if clamp is None else min(d, clamp) for d in range(n)]
     positions = table[:, far].flip(1)
     naive = naive_scores(q, k, positions, u, v)
-    mask = causal(time, n)
-    fast = all_scores(q + u, k, mask, position_scores(q + v, positions))
-    by_distance = (q + v) @ positions.transpose(1, 2) / math.sqrt(d_head)
-    shifted = all_scores(q + u, k, mask, shift(by_distance))
+    content = (q + u) @ k.transpose(-1, -2) / math.sqrt(d_head)
+    fast = content + position_scores(q + v, positions) + causal(time, n).scores
     future = torch.ones(time, n).triu(n - time + 1).bool()
-    for scores in (naive, shifted, fast):
+    for scores in (naive, fast):
         assert scores.shape == (batch, heads, time, n)
         assert (scores == -torch.inf).equal(future.expand_as(scores))
         gap = (scores - naive)[..., ~future]
@@ -175,7 +199,7 @@ def test_the_gradient_of_the_scores_is_right(time: int, n: int) -> None:
     def scores(*tensors: Tensor) -> Tensor:
         content, position, keys, positions = tensors
         bias = position_scores(position, positions)
-        found = all_scores(content, keys, causal(time, n), bias)
+        found = (content @ keys.mT).add_(bias).add_(causal(time, n).scores)
         return found[found > -torch.inf]
 
     for tensor in given:
@@ -188,13 +212,28 @@ def test_the_shift_of_the_fast_form_is_a_view_of_the_product() -> None:
     assert found.untyped_storage().nbytes() == 2 * 2 * 3 * 8 * found.itemsize
 
 
-def test_the_scores_change_none_of_their_inputs() -> None:
-    content, position = normal(2, 2, 3, 4), normal(2, 2, 3, 4, seed=1)
-    given = content, position, normal(2, 2, 5, 4, seed=2), normal(2, 5, 4, seed=3)
-    before = [tensor.clone() for tensor in given]
-    bias = position_scores(given[1], given[3])
-    all_scores(given[0], given[2], causal(3, 5), bias)
-    assert all(a.equal(b) for a, b in zip(given, before, strict=True))
+@each_kind
+def test_weights_change_none_of_their_inputs(kind: Any) -> None:
+    attention = part(kind)
+    given = normal(2, 3, 3, 4), normal(2, 3, 5, 4, seed=2), causal(3, 5)
+    positions = attention.positions(5)
+    tensors = [*given[:2], given[2].scores, *([] if positions is None else [positions])]
+    before = [tensor.clone() for tensor in tensors]
+    attention.weights(*given, positions)
+    assert all(a.equal(b) for a, b in zip(tensors, before, strict=True))
+
+
+def test_term_c_is_one_number_per_key_and_term_d_one_per_distance() -> None:
+    q, k, r = normal(2, 3, 5, 4), normal(2, 3, 12, 4, seed=1), normal(3, 12, 4, seed=2)
+    u, v = normal(3, 1, 4, seed=3), normal(3, 1, 4, seed=4)
+    no = torch.zeros_like
+    c = naive_scores(no(q), k, no(r), u, no(v))
+    d = naive_scores(no(q), no(k), r, no(u), v)
+    assert c[:, :, -1:, :8].expand(-1, -1, 5, -1).equal(c[..., :8])
+    assert len(c[0, 0, -1].unique()) == len(d[0, 0, -1].unique()) == 12
+    for offset in range(-4, 8):
+        diagonal = d.diagonal(offset, dim1=-2, dim2=-1)
+        assert (diagonal == diagonal[..., :1]).all()
 
 
 @pytest.mark.parametrize(("time", "n"), [(1, 1), (1, 5), (4, 4), (3, 8)])
@@ -500,6 +539,10 @@ def test_without_biases_and_with_its_table_the_four_terms_are_shaws() -> None:
             getattr(shaw, name).weight.copy_(getattr(relative, name).weight)
     x, memory = normal(2, 4, 12), normal(2, 9, 12, seed=1)
     assert close(shaw.attend(x, memory), relative.attend(x, memory))
+    with torch.no_grad():
+        relative.u.fill_(1)
+        relative.v.fill_(1)
+    assert not close(shaw.attend(x, memory), relative.attend(x, memory))
 
 
 def test_without_positions_the_order_of_the_memory_is_lost() -> None:
@@ -722,38 +765,124 @@ def test_an_adapter_counts_for_memory_and_segment_alike(
         assert close(found.logits, wanted.logits)
 
 
-# The model of one layer
+# Where a part departs from paper and official code
 
 
-def test_the_memory_of_one_layer_carries_no_graph() -> None:
-    model = OneLayer(
-        AttentionConfig(vocabulary=11, d_model=12, heads=3),
-        Embedding,
-        RelativeAttention,
-    )
-    tokens = torch.tensor([[1, 4, 1, 7]])
-    logits, memory = model(tokens, torch.zeros(1, 0, 12))
-    assert logits.requires_grad and not memory.requires_grad
-    assert memory.equal(model.embedding(tokens)) and memory.shape == (1, 4, 12)
+def test_without_the_scale_one_key_draws_most_of_the_weight() -> None:
+    product = normal(500, 64) @ normal(256, 64, seed=1).T
+    assert product.std().item() == pytest.approx(8, rel=0.1)
+    largest = [(product / scale).softmax(-1).amax(-1).mean() for scale in (1, 8)]
+    assert largest[0] > 0.5 > 0.1 > largest[1]
 
 
-def test_the_embedding_of_one_layer_starts_as_small_as_its_waves() -> None:
-    config = AttentionConfig(vocabulary=200, d_model=256, heads=2)
-    table = OneLayer(config, Embedding, ContentAttention).embedding.table.weight
-    assert table.std().item() == pytest.approx(256**-0.5, rel=0.02)
+def test_global_biases_can_be_shared_and_are_few_and_almost_silent() -> None:
+    torch.manual_seed(0)
+    wide = AttentionConfig(vocabulary=1, d_model=512, heads=8)
+    first, second = RelativeAttention(wide), RelativeAttention(wide)
+    assert 2 * first.u.numel() < 0.001 * sum(p.numel() for p in first.parameters())
+    content = first.query(torch.randn(4, 16, 512))
+    assert first.u.std() < 0.05 * content.std()
+    alone = len(list(nn.ModuleList([first, second]).parameters()))
+    second.u, second.v = first.u, first.v
+    assert len(list(nn.ModuleList([first, second]).parameters())) == alone - 2
+    assert not [name for name, _ in first.named_parameters() if "bias" in name]
 
 
-def test_one_layer_counts_places_from_its_start() -> None:
-    config = AttentionConfig(vocabulary=11, d_model=12, heads=3)
-    model = OneLayer(config, AbsoluteEmbedding, ContentAttention).double()
-    tokens = torch.tensor([[1, 4, 1, 7]])
-    nothing = torch.zeros(1, 0, 12).double()
-    for start in (0, 5):
-        logits, kept = model(tokens, nothing, start)
-        x = model.embedding(tokens, start)
-        assert kept.equal(x)
-        assert close(logits, model.head(x + model.attention.attend(x)))
-    assert not close(logits, model(tokens, nothing)[0])
+def test_the_order_of_sines_and_cosines_is_immaterial() -> None:
+    waves, weight = sinusoids(torch.arange(12).double(), 32), normal(32, 32)
+    order = torch.arange(32).view(2, 16).T.flatten()
+    alternating = waves[:, order]
+    assert alternating[:, 1].equal(waves[:, 16])
+    assert close(alternating @ weight[:, order].T, waves @ weight.T)
+    assert not close(alternating @ weight.T, waves @ weight.T)
+
+
+def test_a_sixth_of_the_products_is_saved_where_memory_makes_no_queries() -> None:
+    attention, states = part(RelativeAttention), normal(1, 8, 12)
+    spent = []
+    for asking in (states[:, 4:], states):
+        with FlopCounterMode(display=False) as counter:
+            attention.query(asking), attention.keys_values(states)
+        spent.append(counter.get_total_flops())
+    assert 1 - spent[0] / spent[1] == pytest.approx(1 / 6)
+
+
+@each_kind
+def test_there_is_no_dropout_on_the_weights(kind: Any) -> None:
+    attention = part(kind, dropout=0.9).train()
+    x = normal(2, 6, 12)
+    assert attention.attend(x).equal(attention.attend(x))
+
+
+def test_pytorchs_own_initial_values_drown_a_wave() -> None:
+    torch.manual_seed(0)
+    wave = sinusoids(torch.arange(16.0), 64).std()
+    table = Embedding(AttentionConfig(vocabulary=16, d_model=64, heads=2)).table.weight
+    assert 8 * table.std() > 8 * wave
+    assert table.std() > 8 * 64**-0.5 * 0.9, "the page starts with this instead"
+
+
+# Places
+
+
+def test_a_move_by_one_place_changes_three_of_the_four_terms() -> None:
+    e, w_q, w_k = normal(2, 32), normal(32, 32, seed=1), normal(32, 32, seed=2)
+    found = []
+    for place in (4, 5):
+        u = sinusoids(torch.tensor([place, place - 3]).double(), 32)
+        terms = [(w_q @ q[0]) @ (w_k @ k[1]) for q in (e, u) for k in (e, u)]
+        assert close(
+            sum(terms, torch.zeros(())), (w_q @ (e + u)[0]) @ (w_k @ (e + u)[1])
+        )
+        found.append(torch.stack(terms))
+    assert ((found[0] - found[1]).abs() > 1e-3).tolist() == [False, True, True, True]
+
+
+# What goes wrong elsewhere
+
+
+def test_a_table_for_both_ways_is_half_idle_and_ends() -> None:
+    both_ways = nn.Embedding(2 * 16, 8)
+    steps = distances(16, None, both_ways.weight)
+    both_ways(16 + steps.long()).sum().backward()
+    assert both_ways.weight.grad is not None
+    assert (both_ways.weight.grad == 0).all(1).sum() == 16
+    with pytest.raises(IndexError):
+        both_ways(16 + distances(17, None, both_ways.weight).long())
+    assert part(RelativeAttention).positions(5000).shape == (3, 5000, 4)
+
+
+def test_without_the_mask_the_padded_shift_mixes_neighbours() -> None:
+    rows, past = normal(5, 12), causal(5, 12).scores[0, 0]
+    other = rows.clone()
+    other[3] += 1
+    for masked, wanted in ((0, [2, 3]), (past, [3])):
+        moved = (padded(rows) + masked != padded(other) + masked).any(1)
+        assert moved.nonzero().flatten().tolist() == wanted
+
+
+# Places in the segment, with a cache
+
+
+def at_places(old: Tensor, new: Tensor) -> Tensor:
+    """Give the result at the newest token; embeddings hold places in the segment."""
+    embedding = part(AbsoluteEmbedding, vocabulary=40)
+    states = [embedding(tokens[None]) for tokens in (*old, new)]
+    attention: ContentAttention = part(ContentAttention)
+    return attention.attend(states[-1], torch.cat(states[:-1], dim=1))[0, -1]
+
+
+@pytest.mark.parametrize("segments", [1, 2, 8])
+def test_tokens_of_one_place_can_be_exchanged(segments: int) -> None:
+    tokens = torch.arange(4 * segments + 4).view(-1, 4)
+    whole = at_places(tokens[:-1], tokens[-1])
+    for other in range(segments):
+        turned = tokens.clone()
+        turned[[other, -1], 2] = tokens[[-1, other], 2]
+        assert close(at_places(turned[:-1], turned[-1]), whole)
+    within = tokens.clone()
+    within[0, [1, 2]] = tokens[0, [2, 1]]
+    assert not close(at_places(within[:-1], within[-1]), whole)
 
 
 # What is refused

@@ -1,12 +1,6 @@
 """For each exercise of `relative_attention` an answer that looks right and is not."""
 
 ANSWERS = {
-    # Puts all of the future one step ahead.
-    "distance_matrix": """
-def distance_matrix(time, slots):
-    here = slots + torch.arange(time)
-    return (here[:, None] - torch.arange(slots + time)).clamp(min=-1)
-""",
     # Moves row i by time - i: one too far.
     "shift_by_index": """
 def shift_by_index(by_distance):
@@ -14,13 +8,6 @@ def shift_by_index(by_distance):
     column = torch.arange(n) + (time - torch.arange(time))[:, None]
     index = column.clamp(max=n - 1).expand_as(by_distance)
     return by_distance.gather(-1, index).masked_fill(column >= n, 0)
-""",
-    # Undoes the shift exactly, and with it the garbage goes back into the next row.
-    "unshift": """
-def unshift(by_key):
-    *outer, time, n = by_key.shape
-    padded = nn.functional.pad(by_key.flatten(-2), (time, 0))
-    return padded.view(*outer, time, n + 1)[..., 1:]
 """,
     # Forgets that the product is divided by the root of d_head.
     "SlopeAttention": """
