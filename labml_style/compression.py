@@ -50,13 +50,13 @@
 # > - A small model that loses 32 of its 56 slots guesses 0.027 bits per byte worse.
 # >   [Measured below](#what-is-lost-when-old-slots-are-dropped).
 # > - Compressed slots are of little use to a model that was not trained with them. At
-# >   rate 4 it still loses 0.021 bits with mean pooling and 0.024 with an untrained
-# >   convolution, but 0.005 with the 8 newest slots as they were. These alone stand at
-# >   their true distances; moved away from there they lose 0.025 too. [Holds in
+# >   rate 4 such a model still loses 0.021 bits with mean pooling and 0.024 with an
+# >   untrained convolution. The 8 newest slots lose 0.005; but they alone stand at
+# >   their true distances, and moved away from there they lose 0.025. [Holds in
 # >   part](#does-it-work).
 # > - A model that was trained with compressed slots recalls what stood 48 to 80 tokens
 # >   ago. Max pooling answers 78 to 80 % right, mean pooling 72 to 80, a convolution
-# >   that attention teaches 74 to 86, the most used slots 55 or 56. A Transformer-XL
+# >   trained by attention reconstruction 74 to 86, most used 55 or 56. A Transformer-XL
 # >   with as many slots guesses. [In part as
 # >   expected](#which-function-serves-a-model-that-was-trained-with-it).
 
@@ -116,8 +116,8 @@
 # error over segments. There is one model, so there is no spread over seeds.
 
 # %% tags=["active-ipynb"]
-# import math
 # import os
+# from math import log
 #
 # import torch
 # from torch.nn.functional import cross_entropy, pad
@@ -144,7 +144,7 @@
 #     memory, batch = TransformerXLMemory(tuple(past), filled), lanes.at(t)
 #     logits = model(batch.tokens[:, 24:], memory).logits
 #     nats = cross_entropy(logits.flatten(0, 1), batch.targets[:, 24:].flatten())
-#     return nats / math.log(2)
+#     return nats / log(2)
 #
 #
 # def mean_error(values):
@@ -280,7 +280,7 @@
 # `newest` is a control of the same storage: it keeps the newest $32/c$ slots as they
 # are.
 #
-# A layer sees how far a slot is from the place where the slot stands. In a [Compressive
+# The place of a slot tells a layer how far away it is. In a [Compressive
 # Transformer](compressive_transformer.ipynb) compressed slots stand *one step apart*,
 # as if each stood for one token. So we also try *true distances*: a pooled slot stands
 # in the middle of its group, with empty places between.
@@ -535,14 +535,14 @@ class MeanPooling(Compression):
 # %% [markdown]
 # ### A learned map of each group
 #
-# It can keep the order of the slots in a group. But it has to learn that, and the
-# model's own loss teaches it nothing where the gradient is stopped. Which loss does is
-# the subject of [another chapter](reconstruction.ipynb).
+# It can keep the order of the slots in a group. But it has to learn that, and it learns
+# nothing from the model's own loss where the gradient is stopped. A loss that trains it
+# is the subject of [another chapter](reconstruction.ipynb).
 
 
 # %%
 class Convolution(Compression):
-    """A convolution with kernel and stride of the rate, as one product.
+    """A convolution with kernel and stride of the rate: one product of matrices.
 
     Args:
         config: `d_model` and `compression_rate` are read.
@@ -604,7 +604,7 @@ class DilatedConvolution(Compression):
 
 # %%
 def received(weights: Tensor) -> Tensor:
-    """Return the usage of each key: the mean over heads, and queries that can see it.
+    """Return each key's usage: the mean over heads and over queries that can see it.
 
     Args:
         weights: `[batch, heads, time, n]`, of the newest `time` of n tokens.
@@ -641,12 +641,12 @@ class MostUsed(Compression):
 # key, so many tokens ago? A guess is right in 12.5 %. Two layers of width 64, segments
 # of 16, 400 updates, three seeds. `xl`, a Transformer-XL, has 32 exact slots; the
 # others have 16, and 16 compressed ones that stand for 64 tokens. `frozen` is a
-# convolution that stays as it was drawn; the others are taught by attention
-# reconstruction, by auto-encoding or through time, the [losses](reconstruction.ipynb)
-# of the chapter after next.
+# convolution that stays as it was drawn; the other convolutions are trained by
+# attention reconstruction, by auto-encoding or through time, the
+# [losses](reconstruction.ipynb) of the chapter after next.
 #
 # **Expected.** Every compressed memory answers above chance over the tokens that its
-# slots stand for; taught convolutions are above the frozen one, and the one taught
+# slots stand for; trained convolutions are above the frozen one, and the one trained
 # through time is best ([in full](../docs/results.md#recallcpu)).
 
 # %% tags=["active-ipynb"]
@@ -656,12 +656,12 @@ class MostUsed(Compression):
 
 # %% [markdown]
 # The means hide a spread: one seed of max and one of mean pooling are far below the
-# others. So this does not rank pooling and the taught convolutions. It does say that a
-# convolution has to be taught.
+# others ([by seed](reconstruction.ipynb)). So this does not rank pooling and trained
+# convolutions. It does say that a convolution has to be trained.
 #
 # **At the paper's size** the five lie close: on enwik8, in bits per character at the
 # best of the rates 2, 3 and 4, max pooling has 0.986, mean pooling 0.982, most used
-# 0.980, a dilated convolution 0.977 and a convolution 0.973, both taught by attention
+# 0.980, a dilated convolution 0.977 and a convolution 0.973, both trained by attention
 # reconstruction ([Rae and others 2019](../docs/references.md#rae2019compressive), Table
 # 5).
 
@@ -678,11 +678,11 @@ class MostUsed(Compression):
 #
 # **When to use which.**
 #
-# - *Max or mean pooling* first: no parameters, nothing to teach, and in recall no worse
+# - *Max or mean pooling* first: no parameters, nothing to learn, and in recall no worse
 #   than the rest.
-# - *Convolution*, taught by attention reconstruction, for a large model on text: the
+# - *Convolution*, trained by attention reconstruction, for a large model on text: the
 #   best of the paper. It costs $c\,d^2$ parameters in each layer, and a loss of its
-#   own. Untaught it is of no use.
+#   own. Untrained it keeps next to nothing.
 # - *Most used* where few old slots matter, and the model can learn their distances.
 # - *Dilated convolution*: it was no better than the other one, here or in the paper.
 
@@ -880,7 +880,7 @@ class MostUsed(Compression):
 #
 # - A compression function turns $n$ old slots into $n/c$: more past in the same
 #   storage.
-# - Pooling has nothing to learn; an untaught convolution keeps next to nothing.
+# - Pooling has nothing to learn; an untrained convolution keeps next to nothing.
 # - Most used keeps slots as they were, but one step apart it loses their distances.
 # - A model that never saw compressed slots does better with the newest exact ones.
 # - A model that was trained with them answers where exact slots of the same storage
