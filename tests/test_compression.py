@@ -281,6 +281,44 @@ def test_dilation_at_rate_2_does_not_read_a_single_group() -> None:
     assert not part(block.repeat(1, 2, 1)).equal(bias.expand(3, 2, 4))
 
 
+@pytest.mark.parametrize("rate", [2, 4])
+def test_dilation_at_rate_2_reads_the_neighbours_of_a_group(rate: int) -> None:
+    found = reads(make(DilatedConvolution, 3, rate), 8 * rate, 2)
+    assert found == {2: [3, 6], 4: [5, 8, 11, 14]}[rate]
+
+
+@pytest.mark.parametrize("kind", [Convolution, DilatedConvolution])
+def test_convolutions_start_as_torch_starts_them(kind: type[Compression]) -> None:
+    taps, bound = make(kind, 96, 4).taps, (4 * 96) ** -0.5
+    for parameter in (taps.weight, taps.bias):
+        assert parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+@pytest.mark.parametrize("rate", [2, 3, 4])
+def test_blocks_are_compressed_as_they_are_joined_but_by_two(
+    kind: type[Compression], rate: int
+) -> None:
+    function, memory = make(kind, 3, rate), slots(2, 6 * rate)
+    # Usage falls: most used then keeps slots of the first block alone.
+    usage = torch.arange(6 * rate, 0, -1).double().expand(2, -1)
+    half = 3 * rate
+    parts = [
+        function(memory[:, :half], usage[:, :half]),
+        function(memory[:, half:], usage[:, half:]),
+    ]
+    same = close(torch.cat(parts, dim=1), function(memory, usage))
+    assert same == (kind not in (DilatedConvolution, MostUsed))
+
+
+def test_a_dilation_that_shares_a_factor_loses_slots() -> None:
+    for dilation, wanted in ((2, 2), (3, 1)):  # at rate 4
+        shift = 3 * (dilation - 1) // 2
+        met = {4 * i + dilation * j - shift for i in range(9) for j in range(4)}
+        assert len(met & set(range(12, 24))) == 12 // wanted
+
+
 def test_most_used_keeps_the_order_of_time() -> None:
     function, memory = make(MostUsed, 1, 2), torch.arange(6.0).double().view(1, 6, 1)
     usage = torch.tensor([[0.3, 0.1, 0.9, 0.2, 0.8, 0.0]])
