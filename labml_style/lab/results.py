@@ -42,6 +42,9 @@ FOLDER = Path(__file__).with_name("records")
 
 Record = dict[str, Any]
 
+ERRORS = {"restored": "error of the slots", "read": "error of attention"}
+"""What compressed slots lose: what a record calls it, and what a page does."""
+
 
 def load(name: str, form: str | None = None) -> Record:
     """Load a record by the name of its preset, or by its path.
@@ -235,15 +238,16 @@ def table(name: str | Record, form: str | None = None) -> Table:
         ]
         if seeds > 1:
             said.append("A ± is the standard deviation over seeds.")
-    for extra in ("restored", "read"):
+    for extra, title in ERRORS.items():
         if any(extra in one for found in runs.values() for one in found):
-            columns[extra] = [
+            columns[title] = [
                 _mean([one[extra] for one in runs[key] if extra in one]) for key in keys
             ]
-    if "restored" in columns:
+    if ERRORS["restored"] in columns:
         said.append(
-            "Errors, 0 is none: restored, of the old states; read, of what attention "
-            "takes from them."
+            "Error of the slots: share of the old states that a linear map does not "
+            "restore. Error of attention: what it misses, over what it takes from the "
+            "old states. 0 is no error."
         )
     if any("by_count" in one for found in runs.values() for one in found):
         classes = list(next(iter(runs.values()))[0]["by_count"])

@@ -148,6 +148,14 @@ class Parser(HTMLParser):
             self.rows[-1][-1] += data
 
 
+def test_a_table_names_errors_in_plain_words() -> None:
+    found = table("cross-table@cpu")
+    assert {"error of the slots", "error of attention"} <= set(found.head)
+    assert not {"restored", "read"} & set(found.head)
+    for title in results.ERRORS.values():
+        assert title.capitalize() in found.caption
+
+
 def test_a_table_is_the_same_as_html_markdown_and_text() -> None:
     shown = table("cross-table@cpu")
     html = Parser(shown._repr_html_())
