@@ -152,11 +152,8 @@
 #   - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
 # \end{aligned} \tag{2} $$
 #
-# Everything but $f_c$ is a constant here: $h$, the old slots, and the layer's matrices
-# $Q$, $K$ and $V$. If they were not, the model could make the loss small by attending
-# to nothing; the paper reports that it then fails to learn. And because they are, no
-# weight between the loss of the text and this one has to be found. The code has mean
-# squares in the place of norms ([why](#where-this-departs-from-the-paper)).
+# Everything but $f_c$ is a constant. The code has mean squares in the place of norms
+# ([why](#where-this-departs-from-the-paper)).
 
 # %% tags=["active-ipynb", "idea"]
 # def attention(h, m, q, k, v):
@@ -277,9 +274,8 @@
 # %%
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -290,7 +286,6 @@ from labml_style.compressive_transformer import (
     CompressiveTransformer,
     Evicted,
 )
-from labml_style.streams import Stream
 from labml_style.training import nats
 from labml_style.transformer_xl import Layer
 
@@ -349,10 +344,13 @@ class AutoEncoding(CompressionLoss):
 
 
 # %% [markdown]
-# Attention reconstruction needs the keys and values that the layer would make of the
-# new slots, with gradient to the slots and not to the layer. The layer runs with copies
-# of its parameters that carry no gradient. The parameters themselves are not touched,
-# so no flag has to be set back.
+# In attention reconstruction everything but $f_c$ is a constant: $h$, the old slots,
+# and the layer's matrices. If they were not, the model could make the loss small by
+# attending to nothing; the paper reports that it then fails to learn. And because they
+# are, no weight between the text's loss and this one has to be found.
+#
+# So the layer makes keys and values of the new slots with copies of its parameters that
+# carry no gradient. The parameters themselves are not touched.
 
 
 # %%
@@ -503,6 +501,14 @@ def receivers(
 #         reached[title, group] = max(found, default=0) > 0
 #     print(title.replace("\n", " "), [g for g in groups if reached[title, g]])
 
+# %% [markdown]
+# A loss of its own teaches the compression and nothing else. The text teaches
+# everything else; the compression it teaches only through time.
+#
+# That takes three segments in one graph: one whose states are compressed later, one at
+# which they are, and one that attends to the new slots. `tests/test_reconstruction.py`
+# counts them.
+
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 2.6))
@@ -529,193 +535,71 @@ def receivers(
 # )
 
 # %% [markdown]
-# Through time it takes three segments: one whose states are compressed, one that
-# compresses them, and one that attends to the result. A loop must keep all three in one
-# graph.
-
-# %% tags=["active-ipynb"]
-# model = make(BackpropagationThroughTime)
-# for count in (2, 3, 5):
-#     norms = receivers(model, text[:, : 8 * count].split(8, dim=1), "text")
-#     taught = [norm for name, norm in norms.items() if "compression" in name]
-#     print(f"{count} segments in one graph: {max(taught):.1e}")
-
-# %% [markdown]
 # ## How is a compression measured?
 #
-# By two errors. The **error of the slots** asks what was lost: a linear map, found by
-# least squares on the first half of a text, restores the old slots of the second half.
-# The **error of attention** is equation (2), over the size of what attention takes from
-# the old slots. Each loss above is made for one of them.
-
-
-# %%
-class Errors(NamedTuple):
-    """What compressed slots lose.
-
-    Attributes:
-        slots: share of the old slots' variance that a linear map from the new ones does
-            not restore. 0 where all is restored, 1 where their mean does as well.
-        attention: norm of what attention misses, over the norm of what it takes from
-            the old slots. 1 where slots of zeros would do as well.
-    """
-
-    slots: float
-    attention: float
-
-
-class _Recorder(CompressionLoss):
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.pairs: list[tuple[Evicted, Tensor]] = []
-
-    def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
-        self.pairs.append((evicted, new))
-        return new.new_zeros(())
-
-
-@torch.no_grad()
-def errors(model: CompressiveTransformer, stream: Stream) -> Errors:
-    """Measure what a model's compression loses over one epoch of a stream.
-
-    Args:
-        model: a copy of it is measured, in training mode but without dropout.
-        stream: text in lanes that all begin at once; all that is evicted is held.
-
-    Returns:
-        The errors, in the mean over layers.
-
-    Raises:
-        ValueError: fewer than two segments evict slots.
-    """
-    model, memory = copy.deepcopy(model).train(), None
-    for parts in model.compression:
-        parts["loss"] = _Recorder()
-    for part in model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-    for index in range(len(stream)):
-        tokens = stream.at(index).tokens.to(model.like.device)
-        memory = model(tokens, memory).memory
-    found = []
-    for parts in model.compression:
-        pairs, rate = parts["loss"].pairs, parts["function"].rate
-        if len(pairs) < 2:
-            raise ValueError(
-                f"of {len(stream)} segments {len(pairs)} evict slots; expected 2 or "
-                "more: give more text"
-            )
-        goals, takes, olds, news = [], [], [], []
-        for evicted, new in pairs:
-            keys, values = stopped_keys_values(evicted.layer, new)
-            query, old_keys, old_values = evicted.seen
-            goals.append(attended(query, old_keys, old_values, None).flatten())
-            takes.append(attended(query, keys, values, None).flatten())
-            groups = evicted.old.unflatten(1, (-1, rate)).flatten(2)
-            olds.append(groups.flatten(0, 1))
-            news.append(new.flatten(0, 1))
-        goal, taken = torch.cat(goals), torch.cat(takes)
-        share = ((goal - taken).norm() / goal.norm()).item()
-        found.append((unrestored(olds, news), share))
-    return Errors(*(sum(each) / len(found) for each in zip(*found, strict=True)))
-
-
-def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
-    """Return the share of variance that a linear map does not restore.
-
-    Args:
-        olds: for each segment `[groups, rate * d_model]`, what was compressed. The map
-            is fitted to the first half of the segments and scored on the others: on few
-            groups a map can have by heart what it was fitted to.
-        news: for each segment `[groups, d_model]`, what it became.
-
-    Returns:
-        0 where all is restored, 1 where the mean of the first half does as well. On
-        few groups it may be above 1.
-    """
-    half = len(olds) // 2
-    old, new, old_later, new_later = (
-        torch.cat(part).cpu().double()
-        for part in (olds[:half], news[:half], olds[half:], news[half:])
-    )
-    goal, given = old.mean(0), new.mean(0)
-    best = torch.linalg.pinv(new - given) @ (old - goal)
-    rest = old_later - goal - (new_later - given) @ best
-    return (rest.square().sum() / (old_later - goal).square().sum()).item()
-
+# By two errors, each of which one loss is made for. The **error of the slots**: the
+# best linear map from the new slots to the old ones is found by least squares; which
+# share of the old slots' variance does it not restore? The **error of attention**:
+# equation (2) over the norm of what attention takes from the old slots. Both are 0
+# where nothing is lost. An error of attention of 1 is that of slots full of zeros.
+# [The code](support/errors.ipynb) measures all that a model evicts from a text.
 
 # %% [markdown]
 # ## What does it cost, and which to use?
 #
-# All four ways below have the same memory and the same state. What differs is training:
-# weights, time, and what is kept for the backward pass. Through time has two segments
-# in one graph, and the others one. Times are those of four segments, over mean pooling.
+# Memory and state are the same for all. What differs is training: weights, and time.
+# Two segments are trained on, with a backward pass after each. Through time has one
+# after both, and holds the graph of both until then.
+#
+# **Which to use.** Begin with mean pooling. It has no weights and no loss, and in
+# [recall](#how-far-back-does-it-recall) three seeds could not tell it from the best.
+# Take a convolution with attention reconstruction where bits count: [on
+# text](#what-does-each-loss-keep) it saved 0.02 bits over mean pooling, with 27 % more
+# weights. Through time was as good there and behind in recall. We found no use for
+# auto-encoding.
 
 # %% tags=["active-ipynb"]
-# import math
 # import os
 # from timeit import repeat
-#
-# from torch.autograd.graph import saved_tensors_hooks
 #
 # from labml_style.compression import Convolution, MeanPooling
 #
 # wide = dict(vocabulary=256, d_model=128, layers=3, heads=4, d_ff=512)
 # wide |= dict(segment_length=48, memory_length=48, compressed_length=48)
-# texts, kept = torch.randint(256, (8, 4 * 48)), {}
+# ways = {"mean pooling": (MeanPooling, CompressionLoss)}
+# ways["through time"] = Convolution, BackpropagationThroughTime
+# ways["auto-encoding"] = Convolution, AutoEncoding
+# ways["attention reconstruction"] = Convolution, AttentionReconstruction
+# segments, cases = torch.randint(256, (8, 96)).split(48, dim=1), {}
 #
 #
-# def train(model, memory, window):
-#     """Four segments, and a backward pass after each `window` of them."""
-#     loss = 0.0
-#     for number, tokens in enumerate(texts.split(48, dim=1), start=1):
+# def train(model, memory, one_graph):
+#     cost = 0.0
+#     for tokens in segments:
 #         logits, memory, auxiliary = model(tokens, memory)
-#         loss = loss + logits.logsumexp(-1).mean() + auxiliary["compression"]
-#         if number % window == 0:
-#             loss.backward()
-#             memory, loss = memory.detach(), 0.0
+#         cost = cost + logits.logsumexp(-1).mean() + sum(auxiliary.values())
+#         if not one_graph or tokens is segments[-1]:
+#             cost.backward()
+#             memory, cost = memory.detach(), 0.0
+#     return memory
 #
 #
-# def keep(tensor):
-#     kept[tensor.data_ptr()] = tensor.nbytes
-#     return tensor
-#
-#
-# ways = {"mean pooling": (MeanPooling, CompressionLoss, 1)}
-# ways["through time"] = Convolution, BackpropagationThroughTime, 2
-# ways["auto-encoding"] = Convolution, AutoEncoding, 1
-# ways["attention reconstruction"] = Convolution, AttentionReconstruction, 1
-# cases, spent = {}, dict.fromkeys(ways, math.inf)
-# for name, (function, loss, window) in ways.items():
+# for name, (function, loss) in ways.items():
 #     own = dict(compression=function, compression_loss=loss, compression_rate=4)
 #     model = CompressiveTransformer(CompressiveTransformerConfig(**wide, **own))
-#     memory = None
-#     for tokens in texts.split(48, dim=1):
-#         memory = model(tokens, memory).memory.detach()
-#     cases[name] = dict(model=model, memory=memory, window=window)
-# for _ in range(1 if os.environ.get("LABML_STYLE_QUICK") else 7):
+#     memory = train(model, train(model, None, False), False)  # full
+#     one_graph = loss is BackpropagationThroughTime
+#     cases[name] = dict(model=model, memory=memory, one_graph=one_graph)
+# spent = {name: [] for name in cases}
+# for _ in range(1 if os.environ.get("LABML_STYLE_QUICK") else 15):
 #     for name, case in cases.items():  # in turns, on a machine that may be busy
-#         call = "train(model, memory, window)"
-#         took = repeat(call, globals=globals() | case, number=1, repeat=1)
-#         spent[name] = min(spent[name], took[0])
-# print("                            weights    time    kept")
+#         call = "train(model, memory, one_graph)"
+#         spent[name] += repeat(call, globals=globals() | case, number=1, repeat=1)
+# print("                            weights     time")
 # for name, case in cases.items():
-#     model, memory, window = case.values()
-#     kept.clear()
-#     with saved_tensors_hooks(keep, lambda tensor: tensor):
-#         for tokens in texts.split(48, dim=1)[:window]:
-#             _, memory, _ = model(tokens, memory)
-#     weights = sum(p.numel() for p in model.parameters())
-#     ratio = spent[name] / spent["mean pooling"]
-#     print(f"{name:25}{weights:10,}{ratio:8.2f}{sum(kept.values()) / 2**20:5.0f} MB")
-
-# %% [markdown]
-# **Which to use.** Begin with mean pooling. It has no weights and no loss, and in
-# [recall](#how-far-back-does-it-recall) it was about as good as the best. Take a
-# convolution with attention reconstruction where bits count: [on
-# text](#what-does-each-loss-keep) it saved 0.02 bits over mean pooling, for 27 % more
-# weights. Through time was as good there and behind in recall, and its graph grows with
-# each segment. We found no use for auto-encoding.
+#     weights = sum(p.numel() for p in case["model"].parameters())
+#     ratio = min(spent[name]) / min(spent["mean pooling"])
+#     print(f"{name:25}{weights:10,}{ratio:9.2f}")
 
 # %% [markdown]
 # ## Proofs
@@ -726,7 +610,9 @@ def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
 # mean square, times the root of the number of elements.
 
 # %% tags=["active-ipynb", "proof"]
-# recorder, model, memory = _Recorder(), make(AttentionReconstruction), None
+# from labml_style.lab.errors import Recorder
+#
+# recorder, model, memory = Recorder(), make(AttentionReconstruction), None
 # model.compression[1]["loss"] = recorder
 # for segment in text[:, :24].split(8, dim=1):
 #     memory = model(segment, memory).memory
@@ -770,30 +656,44 @@ def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
 # %% [markdown]
 # ## What does each loss keep?
 #
-# A trained model (three seeds) is frozen. It evaluates Tiny Shakespeare in segments of
-# 8 with 8 exact slots. Then 8 compressed slots are plugged in, which stand for the 32
-# tokens before at rate 4. Only the compression is trained, by each loss on the same
-# text; beside it stand mean pooling and a convolution left as it was drawn, and the
-# model with exact slots alone. The best map for the error of the slots was fitted and
-# scored on the same text in this record.
+# A trained model is frozen, and evaluates Tiny Shakespeare in segments of 8 with 8
+# exact slots. Then 8 compressed slots are plugged in, which stand for the 32 tokens
+# before. Only the compression is trained, by each loss on the same text. Beside it
+# stand mean pooling, a convolution left as it was drawn (`untrained`), and the model
+# with 8, 16 and 40 exact slots. Three seeds.
 
 # %% tags=["active-ipynb"]
-# from labml_style.lab.results import report, table
+# from labml_style.lab.results import expectation, plot, table, verdict
 #
-# report("cross-table@cpu")
+# expectation("cross-table@cpu", folded=True)
 
-# %% tags=["active-ipynb"]
-# table("cross-table@cpu")
+# %% [markdown]
+# 40 exact slots hold every token that the 8 and 8 stand for: that is the limit, at two
+# and a half times the state. 16 exact slots have the same state.
+#
+# The model was never trained with compressed slots. So this asks what slots are worth
+# to layers that cannot adapt to them.
+
+# %% tags=["active-ipynb", "figure"]
+# plot("cross-table@cpu")
 
 # %% [markdown]
 # Each loss wins its own error. In bits they part: what auto-encoding restores best is
 # worth no more than a mean. A likely reason is that the frozen layers see slots through
-# their keys and values, and cannot use a code from which much *could* be restored. But
-# the error of attention does not decide alone either. The slots that the text taught
-# have the largest, and are worth as much as those of attention reconstruction: the text
-# asks for what helps, not for what was there, and with positions, which this error
-# leaves out. All 40 tokens in exact slots are better still, at two and a half times the
-# state. The model was never trained with compressed slots.
+# their keys and values, and cannot use a code from which much *could* be restored.
+#
+# But the error of attention does not decide alone. The slots that the text taught have
+# the largest, and are worth as much as those of attention reconstruction. The text asks
+# for what helps, not for what was there; and it has positions, which this error leaves
+# out. (In this record the map for the error of the slots was fitted and scored on the
+# same text.)
+
+# %% tags=["active-ipynb"]
+# shown = ["bits per byte", "error of the slots", "error of attention"]
+# table("cross-table@cpu", only=shown)
+
+# %% tags=["active-ipynb"]
+# verdict("cross-table@cpu")
 
 # %% [markdown]
 # ## How far back does it recall?
@@ -801,21 +701,32 @@ def unrestored(olds: list[Tensor], news: list[Tensor]) -> float:
 # In [the recall task](support/recall.ipynb) a question names a key, and its value stood
 # so many tokens ago. A Transformer-XL has 32 exact slots (`xl`). The others have 16
 # exact and 16 compressed slots at rate 4, so that one layer spans $16 + 4 \cdot 16 =
-# 80$ tokens. Eight ways fill the compressed slots: three functions without weights, a
-# convolution taught in each of three ways, a dilated one, and a *frozen* one, which
-# stays as it was drawn. All else in the model learns too: two layers of width 64, 400
-# updates, one graph through the 12 segments of a sample.
+# 80$ tokens. All else in the model learns too: two layers of width 64, 400 updates,
+# three seeds.
 
 # %% tags=["active-ipynb"]
-# report("recall@cpu")
+# expectation("recall@cpu", folded=True)
 
 # %% [markdown]
-# The ways differ beyond the 16 exact slots, and all guess beyond one span, from 96
-# tokens on: what two layers could hand on, they did not learn. Seeds differ too much to
-# rank the ways that work ([table](../docs/results.md#recallcpu)). But pooling and
-# attention reconstruction work in every seed, and auto-encoding and the frozen
-# convolution in none. Through time the questions themselves teach the convolution, and
-# it is still behind attention reconstruction in two seeds of three.
+# Eight ways fill the compressed slots: three functions without weights, a convolution
+# taught in each of three ways, a dilated one, and a *frozen* one, which stays as it was
+# drawn. One graph goes through the 12 segments of a sample, so that through time the
+# questions themselves teach the convolution.
+#
+# All are right over the 16 exact slots, some with fewer answers. Beyond them the ways
+# differ. Pooling and attention reconstruction work in every seed, auto-encoding and the
+# frozen convolution in none. Through time is behind attention reconstruction in two
+# seeds of three. Otherwise seeds differ too much to rank the ways that work
+# ([table](../docs/results.md#recallcpu)).
+#
+# From 96 tokens on, beyond one span, all guess: what two layers could hand on, they did
+# not learn.
+
+# %% tags=["active-ipynb", "figure"]
+# plot("recall@cpu")
+
+# %% tags=["active-ipynb"]
+# verdict("recall@cpu")
 
 # %% [markdown]
 # ## Do weights follow the text that is read?

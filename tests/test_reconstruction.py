@@ -29,16 +29,15 @@ from labml_style.compressive_transformer import (
     Evicted,
 )
 from labml_style.lab import results
+from labml_style.lab.errors import errors, unrestored
 from labml_style.reconstruction import (
     AttentionReconstruction,
     AutoEncoding,
     BackpropagationThroughTime,
     attended,
-    errors,
     mean_square,
     receivers,
     stopped_keys_values,
-    unrestored,
 )
 from labml_style.streams import TextStream
 from labml_style.training import Training, TrainingConfig, nats

@@ -19,7 +19,7 @@ def errors(model: Any, stream: Any, **about: Any) -> dict[str, float]:
 
     `restored` is the error of the slots, `read` the error of attention.
     """
-    from labml_style.reconstruction import errors
+    from labml_style.lab.errors import errors
 
     lost = errors(model, stream)
     return {"restored": round(lost.slots, 4), "read": round(lost.attention, 4)}
