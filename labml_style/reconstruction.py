@@ -25,7 +25,7 @@
 # from labml_style.figures.palette import INK, MUTED, RULE
 #
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.3))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
 #     memory_strip(axes, [Slot("memory", 1, str(i)) for i in range(8)], names=False)
 #     coarse = [Slot("compressed", 4, "0-3"), Slot("compressed", 4, "4-7")]
 #     memory_strip(axes, coarse, y=-3, names=False)
@@ -106,16 +106,13 @@
 # import torch
 # from torch.nn.functional import cross_entropy
 #
-# from labml_style.compressive_transformer import (
-#     CompressionLoss,
-#     CompressiveTransformer,
-#     CompressiveTransformerConfig,
-# )
+# from labml_style import CompressiveTransformer, CompressiveTransformerConfig
+# from labml_style.compressive_transformer import CompressionLoss
 #
 # torch.manual_seed(0)
 # sizes = dict(vocabulary=20, d_model=16, heads=2, d_ff=32, layers=2)
-# sizes |= dict(segment_length=8, memory_length=8, compressed_length=4)
-# sizes |= dict(compression_rate=4)
+# sizes |= dict(segment_length=8, memory_length=8)
+# sizes |= dict(compressed_length=4, compression_rate=4)
 # config = CompressiveTransformerConfig(**sizes, compression_loss=CompressionLoss)
 # model, memory = CompressiveTransformer(config), None
 # text = torch.randint(20, (3, 40))
@@ -235,7 +232,7 @@
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, panels = plt.subplots(1, 4, figsize=(5.2, 2.2), sharex=True, sharey=True)
+#     figure, panels = plt.subplots(1, 4, figsize=(5.2, 2.0), sharex=True, sharey=True)
 #     for axes, (name, slots) in zip(panels, pictures.items(), strict=True):
 #         shown = (slots[0, :8] / size).clamp(-2, 2)
 #         for sign, colour in ((1, "C1"), (-1, "C0")):
@@ -344,13 +341,10 @@ class AutoEncoding(CompressionLoss):
 
 
 # %% [markdown]
-# In attention reconstruction everything but $f_c$ is a constant: $h$, the old slots,
-# and the layer's matrices. If they were not, the model could make the loss small by
-# attending to nothing; the paper reports that it then fails to learn. And because they
-# are, no weight between the text's loss and this one has to be found.
-#
-# So the layer makes keys and values of the new slots with copies of its parameters that
-# carry no gradient. The parameters themselves are not touched.
+# In attention reconstruction all but $f_c$ is a constant. Otherwise the model could
+# make the loss small by attending to nothing; the paper reports that it then fails to
+# learn. So the layer makes keys and values of the new slots with copies of its
+# parameters that carry no gradient. The parameters themselves are not touched.
 
 
 # %%
@@ -496,9 +490,7 @@ def receivers(
 # for title, (loss, which) in columns.items():
 #     norms = receivers(make(loss), text.split(8, dim=1), which)
 #     for group in groups:
-#         found = [norm for name, norm in norms.items() if group in name]
-#         assert not found or min(found) > 0 or max(found) == 0, "all or none"
-#         reached[title, group] = max(found, default=0) > 0
+#         reached[title, group] = any(norms[name] for name in norms if group in name)
 #     print(title.replace("\n", " "), [g for g in groups if reached[title, g]])
 
 # %% [markdown]
@@ -507,11 +499,14 @@ def receivers(
 #
 # That takes three segments in one graph: one whose states are compressed later, one at
 # which they are, and one that attends to the new slots. `tests/test_reconstruction.py`
-# counts them.
+# counts them, and sees that a loss reaches all parameters of a group or none.
+#
+# Because all else is constant, no weight between the loss of the text and the other has
+# to be found.
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.6))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.3))
 #     for x, title in enumerate(columns):
 #         for y, group in enumerate(groups):
 #             mark = reached[title, group]
@@ -530,8 +525,8 @@ def receivers(
 #     alt="Rows: embedding, layers, head, compression, its decoder. The text's loss "
 #     "reaches the first three, and the compression only through time. Auto-encoding "
 #     "reaches compression and decoder, attention reconstruction compression alone.",
-#     caption="A disc: every parameter of the group gets a gradient from this loss. A "
-#     "dash: none does, to the last bit, or there is none.",
+#     caption="A disc: the group gets a gradient from this loss. A dash: it gets none, "
+#     "to the last bit, or there is no such group.",
 # )
 
 # %% [markdown]
@@ -547,16 +542,15 @@ def receivers(
 # %% [markdown]
 # ## What does it cost, and which to use?
 #
-# Memory and state are the same for all. What differs is training: weights, and time.
-# Two segments are trained on, with a backward pass after each. Through time has one
-# after both, and holds the graph of both until then.
+# Memory and state are the same for all. In training they differ in weights and in the
+# time of a step. Through time has the weights of attention reconstruction and no loss,
+# but holds the graphs of all segments at once.
 #
-# **Which to use.** Begin with mean pooling. It has no weights and no loss, and in
+# **Which to use.** Begin with mean pooling: no weights, no loss, and in
 # [recall](#how-far-back-does-it-recall) three seeds could not tell it from the best.
-# Take a convolution with attention reconstruction where bits count: [on
-# text](#what-does-each-loss-keep) it saved 0.02 bits over mean pooling, with 27 % more
-# weights. Through time was as good there and behind in recall. We found no use for
-# auto-encoding.
+# Where bits count, take attention reconstruction: [on text](#what-does-each-loss-keep)
+# it saved 0.02 bits over mean pooling, with 27 % more weights. Through time was as good
+# there and behind in recall. We found no use for auto-encoding.
 
 # %% tags=["active-ipynb"]
 # import os
@@ -567,47 +561,32 @@ def receivers(
 # wide = dict(vocabulary=256, d_model=128, layers=3, heads=4, d_ff=512)
 # wide |= dict(segment_length=48, memory_length=48, compressed_length=48)
 # ways = {"mean pooling": (MeanPooling, CompressionLoss)}
-# ways["through time"] = Convolution, BackpropagationThroughTime
 # ways["auto-encoding"] = Convolution, AutoEncoding
 # ways["attention reconstruction"] = Convolution, AttentionReconstruction
-# segments, cases = torch.randint(256, (8, 96)).split(48, dim=1), {}
-#
-#
-# def train(model, memory, one_graph):
-#     cost = 0.0
-#     for tokens in segments:
-#         logits, memory, auxiliary = model(tokens, memory)
-#         cost = cost + logits.logsumexp(-1).mean() + sum(auxiliary.values())
-#         if not one_graph or tokens is segments[-1]:
-#             cost.backward()
-#             memory, cost = memory.detach(), 0.0
-#     return memory
-#
-#
+# tokens, cases, memory = torch.randint(256, (8, 48)), {}, None
 # for name, (function, loss) in ways.items():
 #     own = dict(compression=function, compression_loss=loss, compression_rate=4)
 #     model = CompressiveTransformer(CompressiveTransformerConfig(**wide, **own))
-#     memory = train(model, train(model, None, False), False)  # full
-#     one_graph = loss is BackpropagationThroughTime
-#     cases[name] = dict(model=model, memory=memory, one_graph=one_graph)
+#     memory = model(tokens, model(tokens).memory).memory.detach()
+#     cases[name] = dict(model=model, memory=memory)
+# call = "out = model(tokens, memory)\n"
+# call += "(out.logits.logsumexp(-1).mean() + sum(out.auxiliary.values())).backward()"
 # spent = {name: [] for name in cases}
-# for _ in range(1 if os.environ.get("LABML_STYLE_QUICK") else 15):
+# for _ in range(1 if os.environ.get("LABML_STYLE_QUICK") else 20):
 #     for name, case in cases.items():  # in turns, on a machine that may be busy
-#         call = "train(model, memory, one_graph)"
 #         spent[name] += repeat(call, globals=globals() | case, number=1, repeat=1)
-# print("                            weights     time")
+# print("                             weights   training step")
 # for name, case in cases.items():
 #     weights = sum(p.numel() for p in case["model"].parameters())
 #     ratio = min(spent[name]) / min(spent["mean pooling"])
-#     print(f"{name:25}{weights:10,}{ratio:9.2f}")
+#     print(f"{name:25}{weights:11,}{ratio:16.2f}")
 
 # %% [markdown]
 # ## Proofs
 #
-# `tests/test_reconstruction.py` has Algorithm 2 a second time, by lane and head, with
-# every norm, rate and length; and that no loss switches a parameter off.
-# **The parts are the idea**, in float64. And the norm of Algorithm 2 is the root of the
-# mean square, times the root of the number of elements.
+# `tests/test_reconstruction.py` has Algorithm 2 a second time, by lane and head. Its
+# norm is the root of our mean square, times the root of the number of elements.
+# **The parts are the idea**, in float64:
 
 # %% tags=["active-ipynb", "proof"]
 # from labml_style.lab.errors import Recorder
@@ -617,8 +596,7 @@ def receivers(
 # for segment in text[:, :24].split(8, dim=1):
 #     memory = model(segment, memory).memory
 # (evicted, new), own = recorder.pairs[-1], model.layers[1].attention
-# weights = own.q.weight, *own.kv.weight.chunk(2)
-# weights = [weight.view(2, 8, 16).mT for weight in weights]
+# weights = [w.view(2, 8, 16).mT for w in (own.q.weight, *own.kv.weight.chunk(2))]
 # loss = AttentionReconstruction(model.config)(evicted, new)
 # gap = loss - attention_reconstruction(memory.states[1], evicted.old, new, *weights)
 # print(f"attention reconstruction {loss:.6f}, differs by {abs(gap.item()):.0e}")
@@ -681,16 +659,16 @@ def receivers(
 # Each loss wins its own error. In bits they part: what auto-encoding restores best is
 # worth no more than a mean. A likely reason is that the frozen layers see slots through
 # their keys and values, and cannot use a code from which much *could* be restored.
-#
-# But the error of attention does not decide alone. The slots that the text taught have
-# the largest, and are worth as much as those of attention reconstruction. The text asks
-# for what helps, not for what was there; and it has positions, which this error leaves
-# out. (In this record the map for the error of the slots was fitted and scored on the
-# same text.)
+# (In this record the best linear map was fitted and scored on the same text.)
 
 # %% tags=["active-ipynb"]
 # shown = ["bits per byte", "error of the slots", "error of attention"]
 # table("cross-table@cpu", only=shown)
+
+# %% [markdown]
+# The error of attention does not decide alone. The slots that the text taught have the
+# largest, and are worth as much as those of attention reconstruction. The text asks for
+# what helps, not for what was there; and it has positions, which this error leaves out.
 
 # %% tags=["active-ipynb"]
 # verdict("cross-table@cpu")
@@ -818,11 +796,11 @@ def receivers(
 # assert right == 0 < wrong
 
 # %% [markdown]
-# > **Pitfall.** One norm for all gradients. Where all are clipped by one joint norm, a
-# > large gradient of the compression shrinks that of the model too. The
+# > **Pitfall.** One norm for all gradients. Clipped jointly, a large gradient of the
+# > compression shrinks the model's too. The
 # > [loop](training.ipynb#whose-gradient-is-too-large) clips the modules under
-# > `compression` apart. Tested with a loss that is a million times larger: clipped
-# > apart, the model's updates stay the same bit for bit.
+# > `compression` apart. Tested with a loss a million times larger: the model's updates
+# > stay the same bit for bit.
 
 # %% [markdown]
 # ## In short
@@ -884,37 +862,7 @@ def receivers(
 #     return nn.functional.linear(x, linear.weight.detach(), bias)
 
 # %% [markdown]
-# ### Two: the paper's number
-#
-# Easy. A model reports for each layer the mean square of a difference `[batch, heads,
-# time, d_head]`. Return what the paper would report: the norms, summed over layers.
-#
-# <details><summary>Hint</summary>
-#
-# A norm is the root of a *sum* of squares.
-#
-# </details>
-
-# %% tags=["active-ipynb", "exercise"]
-# def paper_loss(mean_squares, shape):
-#     """mean_squares: a float for each layer; return a float."""
-#     raise NotImplementedError
-
-# %% tags=["active-ipynb", "check"]
-# with attempt():
-#     torch.manual_seed(0)
-#     gaps_ = [torch.randn(2, 3, 5, 4, dtype=torch.float64) * k for k in (1, 2, 3)]
-#     given = [gap.square().mean().item() for gap in gaps_]
-#     wanted = sum(gap.norm().item() for gap in gaps_)
-#     assert abs(paper_loss(given, (2, 3, 5, 4)) - wanted) < 1e-9
-
-# %% tags=["active-ipynb", "solution", "skip-execution"]
-# def paper_loss(mean_squares, shape):
-#     count = torch.Size(shape).numel()
-#     return sum((mean * count) ** 0.5 for mean in mean_squares)
-
-# %% [markdown]
-# ### Three: restore what attention takes
+# ### Two: restore what attention takes
 #
 # Medium. Auto-encoding also restores slots that nobody attends to. Write a part that
 # weighs the error of each old slot by the attention by content that the segment gives
@@ -970,7 +918,7 @@ def receivers(
 #         return (error * weights[..., None] * keys.shape[2]).mean()
 
 # %% [markdown]
-# ### Four: first restore, then attend
+# ### Three: first restore, then attend
 #
 # Hard. Write a part that goes from one loss to the other. The share of auto-encoding
 # falls in a line: 1 at the first call in training, 0 from call `steps + 1` on. The rest
