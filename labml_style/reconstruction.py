@@ -719,7 +719,8 @@ def receivers(
 # **Expected.** Stopped weights are behind, and less so in the random order, where there
 # is nothing to follow. **Found.** In the random order they are 0.138 to 0.146 bits
 # behind, which is what is still to be learned. In order they are 0.009 to 0.011 bits
-# more behind: so much is followed. **Verdict:** holds ([record](../docs/results.md#late-updatescpu)).
+# more behind: so much is followed. **Verdict:** holds
+# ([record](../docs/results.md#late-updatescpu)).
 
 # %% [markdown]
 # ## Where this departs from the paper
