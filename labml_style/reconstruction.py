@@ -146,7 +146,7 @@
 # $$ \begin{aligned}
 # \mathrm{attn}(h, m) &= \mathrm{softmax}\bigl((h Q)(m K)^\top\bigr)\,(m V) \\
 # \mathcal{L}^{attn} &= \sum_{\text{layers}} \bigl\lVert \mathrm{attn}(h, \mathrm{old})
-#   - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
+#   \\ & \qquad\quad - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
 # \end{aligned} \tag{2} $$
 #
 # Everything but $f_c$ is a constant. The code has mean squares in the place of norms
@@ -515,7 +515,7 @@ def receivers(
 #             axes.plot(x, y, "o" if mark else "_", color=colour, markersize=13)
 #     labels = "embedding", "layers", "head", "compression", "its decoder"
 #     axes.set_yticks(range(5), labels)
-#     axes.set_xticks(range(4), list(columns), fontsize=10)
+#     axes.set_xticks(range(4), list(columns), fontsize=9)
 #     axes.xaxis.tick_top()
 #     axes.set(xlim=(-0.5, 3.5), ylim=(4.6, -0.6))
 #     axes.spines[:].set_visible(False)
