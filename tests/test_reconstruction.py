@@ -28,16 +28,16 @@ from labml_style.compressive_transformer import (
     CompressiveTransformerConfig,
     Evicted,
 )
+from labml_style.lab import results
+from labml_style.lab.errors import errors, unrestored
 from labml_style.reconstruction import (
     AttentionReconstruction,
     AutoEncoding,
     BackpropagationThroughTime,
     attended,
-    errors,
     mean_square,
     receivers,
     stopped_keys_values,
-    unrestored,
 )
 from labml_style.streams import TextStream
 from labml_style.training import Training, TrainingConfig, nats
@@ -774,8 +774,52 @@ def test_errors_are_those_of_least_squares(loss: Any) -> None:
         )
         rest = later - given @ torch.linalg.lstsq(design, old, driver="gelsd").solution
         shares.append(rest.square().sum() / (later - old.mean(0)).square().sum())
-    assert abs(found.restored - sum(shares).item() / 2) < 1e-9
-    assert 0 < found.restored < 1.5
+    assert abs(found.slots - sum(shares).item() / 2) < 1e-9
+    assert 0 < found.slots < 1.5
+
+
+@each_residual
+def test_the_error_of_attention_is_that_by_hand(residual: Any) -> None:
+    model = make(compression_loss=CompressionLoss, residual=residual, memory_length=4)
+    for part in model.compression:
+        part["function"].taps.bias.data.fill_(3.0)  # far from what can be restored
+    memory, inputs = None, []
+    model.embedding.register_forward_hook(lambda _, __, y: inputs.append([y]))
+    for layer in model.layers:
+        joins = layer.feed_forward_residual
+        joins.register_forward_hook(lambda _, __, y: inputs[-1].append(y))
+    missed, size = [[0.0, 0.0] for _ in range(2)]
+    with torch.no_grad():
+        for index in range(len(lanes())):
+            before, memory = memory, model(lanes().at(index).tokens, memory).memory
+            if before is None:
+                continue
+            for i, layer in enumerate(model.layers):
+                function = model.compression[i]["function"]
+                for lane in range(4):
+                    old, h = before.states[i][lane], inputs[-1][i][lane]
+                    new = squeezed(function, old, 2)
+                    h, old, new = (normed(layer, x) for x in (h, old, new))
+                    taken = content_attention(layer, h, old, 2)
+                    gap = taken - content_attention(layer, h, new, 2)
+                    missed[i] += gap.square().sum().item()
+                    size[i] += taken.square().sum().item()
+    shares = [math.sqrt(a / b) for a, b in zip(missed, size, strict=True)]
+    found = errors(model, lanes()).attention
+    assert found == pytest.approx(sum(shares) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_the_identity_loses_nothing_and_zeros_lose_all(scale: float) -> None:
+    model = make(compression_rate=1)
+    for part in model.compression:
+        taps = part["function"].taps
+        taps.weight.data.copy_(scale * torch.eye(8)[:, :, None])
+        taps.bias.data.zero_()
+    found = errors(model, lanes())
+    # The mean of the first half of a text is not quite that of the second.
+    assert found.slots == pytest.approx(1 - scale, abs=1e-9 if scale else 0.2)
+    assert found.attention == pytest.approx(1 - scale, abs=1e-7)
 
 
 def with_one(rows: Tensor) -> Tensor:
@@ -834,13 +878,13 @@ def parts(model: CompressiveTransformer, memory: CompressiveMemory) -> list[Tens
 @torch.no_grad()
 def test_a_linear_map_of_the_slots_changes_nothing_that_can_be_restored() -> None:
     model = make(layers=1).float()  # whose old slots are embeddings, whatever is made
-    expected = errors(model, lanes()).restored
+    expected = errors(model, lanes()).slots
     for part in model.compression:
         taps = part["function"].taps
         scale = torch.logspace(0, -5, 8)
         taps.weight.mul_(scale[:, None, None])
         taps.bias.mul_(scale)
-    assert abs(errors(model, lanes()).restored - expected) < 1e-4
+    assert abs(errors(model, lanes()).slots - expected) < 1e-4
 
 
 def test_errors_are_measured_without_dropout() -> None:
@@ -862,6 +906,102 @@ def test_squares_of_half_precision_have_room() -> None:
         assert mean_square(error, None).item() == pytest.approx(9e4, rel=0.01)
         counted = torch.tensor([True])
         assert mean_square(error, counted).item() == pytest.approx(9e4, rel=0.01)
+
+
+# What the page says of its records, beside their verdicts
+
+
+def by_seed(record: dict[str, Any], arm: str, measure: str, name: str) -> Any:
+    runs = [run for run in record["runs"] if run["arm"] == arm]
+    return torch.tensor([run["measures"][measure][name] for run in runs])
+
+
+def test_what_is_said_of_the_cross_table() -> None:
+    record = results.load("cross-table@cpu")
+    bits = {k: torch.tensor(v) for k, v in results.summary(record).items()}
+    ways = ["mean pooling", "untrained", "through time", "auto-encoding", "attention"]
+    over = {way: bits[way, "plugged in"] - bits["exact", "exact 16"] for way in ways}
+    forty = bits["exact", "exact 40"] - bits["exact", "exact 16"]
+    assert (over["attention"] < 0).all() and (forty < over["attention"]).all()
+    for way in ("mean pooling", "auto-encoding", "untrained"):
+        assert (over["attention"] < over[way] - 0.01).all(), way
+    encoding = over["auto-encoding"]
+    assert (encoding - over["mean pooling"]).min() > -0.001, "worth no more than a mean"
+    assert (encoding - over["untrained"]).abs().max() < 0.016
+    gap = over["through time"] - over["attention"]
+    assert (gap < 0).sum() == 2 and gap.mean().abs() < 0.005, "worth as much"
+    missed = {way: by_seed(record, way, "plugged in", "read") for way in ways}
+    for way in ways[:2] + ways[3:]:
+        assert (missed["through time"] > missed[way]).all(), way
+    [size] = {r["parameters"] for r in record["runs"] if r["arm"] == "attention"}
+    [plain] = {r["parameters"] for r in record["runs"] if r["arm"] == "mean pooling"}
+    assert round(size / plain, 2) == 1.27
+
+
+def test_what_is_said_of_recall() -> None:
+    record = results.load("recall@cpu")
+    right: dict[str, list[list[float]]] = {}
+    for run in record["runs"]:
+        found = run["measures"]["test"]["accuracy"]
+        row = [found[delay] for delay in sorted(found, key=int)]
+        right.setdefault(run["arm"], []).append(row)
+    assert sorted(map(int, found))[4:9] == [32, 40, 48, 64, 80]
+    taught = {arm: torch.tensor(rows) for arm, rows in right.items()}
+    at_48 = {arm: f"{rows[:, 6].mean():.0%}" for arm, rows in taught.items()}
+    assert at_48["frozen"] == "23%" and at_48["mean"] == "80%"
+    assert at_48["convolution, attention"] == "86%"
+    assert at_48["convolution, through time"] == "61%"
+    assert at_48["convolution, encoding"] == "19%"
+    own, through = taught["convolution, attention"], taught["convolution, through time"]
+    ahead = own[:, 4:9].mean(1) - through[:, 4:9].mean(1)
+    assert ahead.min() > -0.02 and (ahead > 0.05).sum() == 2, "behind in two seeds"
+    xl, drawn = taught.pop("xl"), taught.pop("frozen")
+    encoding = taught.pop("convolution, encoding")
+    assert xl[:, :5].min() > 0.9 and xl[:, 6:].max() < 0.2
+    half = (xl[:, 4] + 1 / 8) / 2  # at 40 half of the queries see it, the others guess
+    assert (xl[:, 5] - half).abs().max() < 0.05
+    for arm, rows in taught.items():
+        assert rows[:, 4:9].min() > 0.35, arm
+        assert rows[:, 9].max() < 0.33 and rows[:, 10:].max() < 0.25, "all guess"
+        assert (rows[:, 8] > rows[:, 9] + 0.25).all(), "it ends with the span"
+        assert rows[:, 4].mean() < xl[:, 4].mean(), "at 32 exact slots are better"
+    assert max(drawn[:, 4:].max(), encoding[:, 4:].max()) < 0.27, "in no seed"
+    assert encoding[:, 4:9].mean() < drawn[:, 4:9].mean()
+    assert taught["max"][1, 0] < xl[1, 0] - 0.05 > taught["mean"][2, 0], "failed, at 4"
+
+
+def test_what_is_said_of_late_updates() -> None:
+    record = results.load("late-updates@cpu")
+    running: dict[str, list[float]] = {}
+    test: dict[str, list[float]] = {}
+    rises: dict[str, list[float]] = {}
+    for run in record["runs"]:
+        if run["arm"] == "before":
+            continue
+        ends, means = torch.tensor(run["curve"]).T.double()
+        updates = ends.diff(prepend=torch.tensor([400.0]).double())
+        spent = (updates * means).sum().item() / updates.sum().item()
+        running.setdefault(run["arm"], []).append(spent)
+        rises.setdefault(run["arm"], []).append((means[-2] - means[0]).item())
+        test.setdefault(run["arm"], []).append(run["measures"]["test"]["bits"])
+
+    def behind(arm: str, found: dict[str, list[float]]) -> Tensor:
+        _, comma, order = arm.partition(",")
+        return torch.tensor(found[arm]) - torch.tensor(
+            found["constant" + comma + order]
+        )
+
+    followed = behind("stopped, blocks", running) - behind("stopped, drawn", running)
+    assert 0.005 < followed.min() and followed.max() < 0.015, "every seed, and little"
+    assert behind("stopped, drawn", running).min() > 0.12, "most is learning"
+    fewer = behind("every 4, blocks", running) - behind("every 4, drawn", running)
+    assert fewer.min() > 0, "fewer updates follow less"
+    assert behind("every 4", running).abs().max() < 0.01
+    assert behind("every 4", test).max() < -0.01
+    # Stopped weights do not change, and their bits rise: the text gets harder.
+    assert min(rises["stopped"]) > 0.05 > 0.02 > max(rises["stopped, drawn"])
+    sign = behind("stopped, blocks", test) - behind("stopped, drawn", test)
+    assert sign.min() < 0 < sign.max(), "nothing to follow on test"
 
 
 def test_every_public_name_is_documented() -> None:

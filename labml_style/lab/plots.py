@@ -278,10 +278,17 @@ def _delays(record: Record) -> None:
         right.setdefault(run["arm"], []).append([found[str(d)] for d in delays])
     first, *others = right
     usual = [statistics.mean(column) for column in zip(*right[first], strict=True)]
-    rows = (len(others) + 1) // 2
+    wide = 2 if len(others) < 5 else 3
+    rows = -(-len(others) // wide)
+    height = 1.6 if wide == 2 else 1.4
     with use_style():
         figure, panels = pyplot.subplots(
-            rows, 2, figsize=(5.2, 1.6 * rows), sharex=True, sharey=True, squeeze=False
+            rows,
+            wide,
+            figsize=(5.2, height * rows),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
         for axes in panels.flat[len(others) :]:
             axes.set_axis_off()
@@ -289,10 +296,13 @@ def _delays(record: Record) -> None:
             axes.plot(delays, usual, color="C1", linewidth=1, linestyle="--")
             for seed in right[arm]:
                 axes.plot(delays, seed, color="C2", linewidth=1.2)
-            axes.set_title(arm, fontsize=10)
+            title = arm if wide == 2 else arm.replace(", ", ",\n")
+            axes.set_title(title, fontsize=10 if wide == 2 else 9)
             axes.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
-        for axes in panels[-1]:
-            axes.set_xlabel("tokens back")
+        for column, axes in enumerate(panels[-1]):
+            last = axes if axes.axison else panels[-2][column]
+            last.tick_params(labelbottom=True)
+            last.set_xlabel("tokens back")
     means = {
         arm: [statistics.mean(column) for column in zip(*seeds, strict=True)]
         for arm, seeds in right.items()

@@ -15,11 +15,14 @@ __all__ = ["accuracy", "by_age", "by_count", "errors", "frequencies"]
 
 
 def errors(model: Any, stream: Any, **about: Any) -> dict[str, float]:
-    """Return what compressed slots lose: `restored` and `read`."""
-    from labml_style.reconstruction import errors
+    """Return what compressed slots lose, by the names that records have for it.
+
+    `restored` is the error of the slots, `read` the error of attention.
+    """
+    from labml_style.lab.errors import errors
 
     lost = errors(model, stream)
-    return {"restored": round(lost.restored, 4), "read": round(lost.read, 4)}
+    return {"restored": round(lost.slots, 4), "read": round(lost.attention, 4)}
 
 
 def by_count(

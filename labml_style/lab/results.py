@@ -42,6 +42,9 @@ FOLDER = Path(__file__).with_name("records")
 
 Record = dict[str, Any]
 
+ERRORS = {"restored": "error of the slots", "read": "error of attention"}
+"""What compressed slots lose: what a record calls it, and what a page does."""
+
 
 def load(name: str, form: str | None = None) -> Record:
     """Load a record by the name of its preset, or by its path.
@@ -196,7 +199,11 @@ class Table:
         return "\n".join([*lines, "", self.caption])
 
 
-def table(name: str | Record, form: str | None = None) -> Table:
+def table(
+    name: str | Record,
+    form: str | None = None,
+    only: Sequence[str] | None = None,
+) -> Table:
     """Return what a record has measured, a row for each arm and measure.
 
     What is the same in all rows stands in the caption, which also says what the columns
@@ -205,6 +212,10 @@ def table(name: str | Record, form: str | None = None) -> Table:
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
+        only: names of the columns that are shown; None shows all.
+
+    Raises:
+        ValueError: there is no such column.
     """
     record = load(name, form) if isinstance(name, str) else name
     seeds = len(dict.fromkeys(run["seed"] for run in record["runs"]))
@@ -235,15 +246,16 @@ def table(name: str | Record, form: str | None = None) -> Table:
         ]
         if seeds > 1:
             said.append("A ± is the standard deviation over seeds.")
-    for extra in ("restored", "read"):
+    for extra, title in ERRORS.items():
         if any(extra in one for found in runs.values() for one in found):
-            columns[extra] = [
+            columns[title] = [
                 _mean([one[extra] for one in runs[key] if extra in one]) for key in keys
             ]
-    if "restored" in columns:
+    if ERRORS["restored"] in columns:
         said.append(
-            "Errors, 0 is none: restored, of the old states; read, of what attention "
-            "takes from them."
+            "Error of the slots: share of the old states that a linear map does not "
+            "restore. Error of attention: what it misses, over what it takes from the "
+            "old states. 0 is no error."
         )
     if any("by_count" in one for found in runs.values() for one in found):
         classes = list(next(iter(runs.values()))[0]["by_count"])
@@ -254,20 +266,25 @@ def table(name: str | Record, form: str | None = None) -> Table:
             ]
         said.append("Last columns: bits per word, by how often training had the word.")
     columns["state"] = [_size(state_bytes(record, *key)) for key in keys]
-    said.append(
-        "State: bytes of one lane's memory at the lengths measured; 1 kB is 1,024."
-    )
     sizes = {run["arm"]: run["parameters"] for run in record["runs"]}
     columns["parameters"] = [f"{sizes[arm]:,}" for arm, _ in keys]
     columns["ms a guess"] = [_time(runs[key]) for key in keys]
-    said.append(
-        f"ms a guess: milliseconds to evaluate a token on {device(record)}, which "
-        "other work may have slowed."
-    )
     columns["targets"] = [f"{runs[key][0]['scored']:,}" for key in keys]
+    notes = {
+        "state": "State: bytes of one lane's memory at the lengths measured; 1 kB is "
+        "1,024.",
+        "ms a guess": "ms a guess: milliseconds to evaluate a token on "
+        f"{device(record)}, which other work may have slowed.",
+    }
+    if only is not None:
+        if unknown := [title for title in only if title not in columns]:
+            known = ", ".join(columns)
+            raise ValueError(f"no columns {', '.join(unknown)}; there are: {known}")
+        columns = {title: columns[title] for title in only}
+    said += [note for title, note in notes.items() if title in columns]
     same = []
     for title in ("state", "parameters", "targets"):
-        if len(keys) > 1 and len(set(columns[title])) == 1:
+        if title in columns and len(keys) > 1 and len(set(columns[title])) == 1:
             same.append(f"{title} {columns.pop(title)[0]}")
     if same:
         said.append(f"In all rows: {', '.join(same)}.")

@@ -539,7 +539,7 @@ def test_the_contents_bar_marks_the_place(visit: Open, chapters: list[str]) -> N
 
 
 # Chapters that are longer than a reader's twenty minutes; the list only gets shorter.
-LONG = {"compressive_transformer/", "reconstruction/"}
+LONG = {"compressive_transformer/"}
 
 
 def test_a_chapter_is_read_in_fifteen_screens(

@@ -7,20 +7,6 @@ def apply_constant(linear, x):
     linear.weight.detach_()
     return linear(x)
 """,
-    # Takes the root of the mean of all layers together.
-    "paper_loss": """
-def paper_loss(mean_squares, shape):
-    return (sum(mean_squares) * torch.Size(shape).numel()) ** 0.5
-""",
-    # Lets the gradient into the weights.
-    "attention_error": """
-def attention_error(h, old, new, w_q, w_k, w_v):
-    def read(m):
-        scores = (h @ w_q.T) @ (m @ w_k.T).T / h.shape[1] ** 0.5
-        return scores.softmax(-1) @ (m @ w_v.T)
-
-    return (read(old).detach() - read(new)).norm()
-""",
     # Lets the gradient into the queries.
     "WeightedAutoEncoding": """
 class WeightedAutoEncoding(AutoEncoding):
@@ -39,13 +25,13 @@ class Handover(CompressionLoss):
 
     def __init__(self, config):
         super().__init__(config)
-        self.encode, self.read = AutoEncoding(config), AttentionReconstruction(config)
+        self.encode, self.attend = AutoEncoding(config), AttentionReconstruction(config)
         self.calls = 0
 
     def forward(self, evicted, new):
         share = max(1 - self.calls / self.steps, 0.0)
         self.calls += int(self.training)
-        read = self.read(evicted, new)
-        return share * self.encode(evicted, new) + (1 - share) * read
+        attend = self.attend(evicted, new)
+        return share * self.encode(evicted, new) + (1 - share) * attend
 """,
 }
