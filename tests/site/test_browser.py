@@ -541,7 +541,7 @@ def test_the_contents_bar_marks_the_place(visit: Open, chapters: list[str]) -> N
 # Chapters that are longer than a reader's twenty minutes; the list only gets shorter.
 LONG = {
     *("streams/", "relative_attention/", "training/"),
-    *("compression/", "compressive_transformer/", "reconstruction/"),
+    *("compression/", "reconstruction/"),
 }
 
 
