@@ -30,9 +30,9 @@
 # sizes = dict(vocabulary=9, d_model=4, layers=1, heads=1, d_ff=4)
 # lengths = dict(segment_length=4, memory_length=4, compressed_length=3)
 # config = chapter.CompressiveTransformerConfig(**sizes, **lengths, compression_rate=2)
-# steps, letters = history(config, [4] * 5), "it_was_the_best_of_t"
+# steps, letters = history(config, [4] * 4), "it_was_the_best_"
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 3.1))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
 #     for t, step in enumerate(steps):
 #         slots = [
 #             Slot(role, len(tokens), "".join(letters[i] for i in tokens))
@@ -40,14 +40,14 @@
 #             for tokens in step[role]
 #         ]
 #         start = min(i for role in step for tokens in step[role] for i in tokens)
-#         memory_strip(axes, slots, y=-1.4 * t, start=start, names=t == 4)
+#         memory_strip(axes, slots, y=-1.4 * t, start=start, names=t == 3)
 #         place = dict(ha="right", va="center", color=MUTED)
 #         axes.text(-0.4, -1.4 * t + 0.5, f"segment {t + 1}", **place)
-#     axes.set(xlim=(-4.5, 20), ylim=(-6.4, 1.1), xticks=[])
+#     axes.set(xlim=(-4.5, 16), ylim=(-5, 1.1), xticks=[])
 #     axes.spines["bottom"].set_visible(False)
 # show(
 #     figure,
-#     alt="Five segments of four letters, one below the other. Segment 2 has the four "
+#     alt="Four segments of four letters, one below the other. Segment 2 has the four "
 #     "letters before it as memory. From segment 3 on, compressed slots of two letters "
 #     "each lie to the left of these, two at first, then three. The first two letters "
 #     "are gone at segment 4.",
@@ -96,8 +96,8 @@
 # ## What does a longer reach cost?
 #
 # A [Transformer-XL](transformer_xl.ipynb#how-far-back-does-it-see) that is to see twice
-# as far needs twice the [slots](../docs/glossary.md#slot). They take twice the storage,
-# and every token attends to all of them.
+# as far needs twice the [slots](../docs/glossary.md#slot), and every token attends to
+# all of them.
 #
 # [Rae and others 2019](../docs/references.md#rae2019compressive) squeeze $c$ old slots
 # into one. A layer has $n_m$ exact slots and $n_{cm}$ compressed ones at rate $c$, and
@@ -105,7 +105,18 @@
 #
 # $$ l \cdot (n_m + c \cdot n_{cm}) \tag{1} $$
 #
-# tokens back: the paper's **temporal range**. A query has, in the mean over a segment,
+# tokens back: the paper's **temporal range**. The code takes segments of 64 tokens and
+# 12 layers.
+
+# %% tags=["active-ipynb"]
+# print("                                slots   keys   span   12 layers")
+# for exact, coarse, rate in (128, 0, 1), (256, 0, 1), (64, 64, 2), (64, 64, 3):
+#     keys, span = coarse + exact + (64 + 1) / 2, exact + rate * coarse
+#     name = f"{exact} exact, {coarse} at rate {rate}" if coarse else f"{exact} exact"
+#     print(f"{name:30}{exact + coarse:7}{keys:7}{span:7}{12 * span:12,}")
+
+# %% [markdown]
+# A query has, in the mean over a segment,
 #
 # $$ \bar K = n_{cm} + n_m + \tfrac{n_s + 1}{2} \tag{2} $$
 #
@@ -113,13 +124,6 @@
 # slots: 128 vectors in a layer, and 128 keys before the segment. But they span $64 + 3
 # \cdot 64 = 256$ tokens, twice as many as 128. The price is that 192 of these tokens
 # are known coarsely.
-
-# %% tags=["active-ipynb"]
-# print("segments of 64                  slots   keys   span   12 layers")
-# for exact, coarse, rate in (128, 0, 1), (256, 0, 1), (64, 64, 2), (64, 64, 3):
-#     keys, span = coarse + exact + (64 + 1) / 2, exact + rate * coarse
-#     name = f"{exact} exact, {coarse} at rate {rate}" if coarse else f"{exact} exact"
-#     print(f"{name:30}{exact + coarse:7}{keys:7}{span:7}{12 * span:12,}")
 
 # %% tags=["active-ipynb", "figure"]
 # exact = [Slot("memory")] * 16
@@ -160,9 +164,12 @@
 # it is $n_s$, as in the paper. What falls out of $cm$ is forgotten. The compression
 # $f_c$ makes $c$ slots into one; [five of them](compression.ipynb) have a chapter.
 #
-# In the code $f_c$ is `squeeze`. The gradient is stopped at exact slots, as in
-# Transformer-XL. Attention is [relative](relative_attention.ipynb): `w["u"]` and
-# `w["b"]` are its two learned vectors, and each slot is one step from the next.
+# In the code $f_c$ is `squeeze`, and here it is max pooling. The default of the package
+# is a convolution, which has to be taught, and [how](reconstruction.ipynb) is the next
+# chapter. A pooling has nothing to learn, so what follows tests the memory alone. The
+# gradient is stopped at exact slots, as in Transformer-XL. Attention is
+# [relative](relative_attention.ipynb): `w["u"]` and `w["b"]` are its two learned
+# vectors, and each slot is one step from the next.
 
 # %% tags=["active-ipynb", "idea"]
 # import torch
@@ -199,6 +206,10 @@
 #     return made[:, drop:], row[:, over:]
 #
 #
+# def max_pooling(old, rate=4):
+#     return old.unflatten(1, (-1, rate)).amax(dim=2)
+#
+#
 # def naive_compressive(tokens, past, w, heads, exact, coarse, squeeze):
 #     """Run a segment; past holds compressed slots and memory of each layer."""
 #     x, after = w["table"][tokens] * w["table"].shape[1] ** 0.5, []
@@ -214,13 +225,8 @@
 #
 # A reach is what *can* arrive. A [recall task](support/recall.ipynb) asks what does.
 # Among noise stand pairs of a key and a value, one token each. Later a key is asked,
-# and its value, one of four, is the answer. A sample has 64 tokens in 8 segments and up
-# to three questions, 4 to 48 tokens after their pairs.
-#
-# `squeeze` is max pooling here, and not the convolution that the package has for its
-# default. A pooling has nothing to learn, so the experiment tests the memory alone. A
-# convolution has to be taught, and [how to teach it](reconstruction.ipynb) is the next
-# chapter.
+# and its value, one of four, is the answer. A sample has 64 tokens in 8 segments, and
+# up to three questions, 4 to 48 tokens after their pairs.
 
 # %% tags=["active-ipynb"]
 # import os
@@ -229,14 +235,14 @@
 #
 # delays = (4, 8, 16, 24, 32, 40, 48)
 # asked = dict(delays=delays, keys=3, values=4, noise=4, segments=8)
-#
-#
-# def max_pooling(old):
-#     return old.unflatten(1, (-1, 4)).amax(dim=2)  # rate 4
-#
-#
+# updates = 2 if os.environ.get("LABML_STYLE_QUICK") else 200
+
+# %% [markdown]
+# The naive model learns it, with one layer and 16 slots: all of them exact, or 8 exact
+# and 8 compressed at rate 4. The gradient passes through a whole sample.
+
+# %% tags=["active-ipynb"]
 # def answers(tokens, w, exact, coarse):
-#     """Run samples `[batch, 64]` segment by segment; return all logits."""
 #     past, found = [(torch.zeros(len(tokens), 0, 48),) * 2], []
 #     for segment in tokens.split(8, dim=1):
 #         sizes = dict(heads=2, exact=exact, coarse=coarse, squeeze=max_pooling)
@@ -245,18 +251,12 @@
 #     return torch.cat(found, dim=1)
 
 # %% [markdown]
-# The naive model learns it, with one layer and 16 slots: all of them exact, or 8 exact
-# and 8 compressed at rate 4. The gradient passes through a whole sample. Seed 0; about
-# 20 seconds for each on a quiet core.
-#
 # **Expected.** By (1) the first token of a segment attends up to 16 and up to $8 + 4
 # \cdot 8 = 40$ tokens back, and the last one 7 more. So up to there answers are right,
-# and beyond it they are a guess, one in four.
+# and beyond it they are a guess, one in four. Each training takes about 20 seconds on a
+# quiet core.
 
 # %% tags=["active-ipynb"]
-# updates = 2 if os.environ.get("LABML_STYLE_QUICK") else 200
-#
-#
 # def train(exact, coarse):
 #     torch.manual_seed(0)
 #     shapes = dict.fromkeys("qkvro", (1, 48, 48)) | dict.fromkeys("ub", (1, 2, 1, 24))
@@ -274,7 +274,7 @@
 #     return w
 #
 #
-# right, test = {}, DelayStream(8, 1000, 1, seed=1, **asked).sample(0)
+# right, test = {}, DelayStream(8, 600, 1, seed=1, **asked).sample(0)
 # for name, sizes in {"16 exact": (16, 0), "8 exact, 8 compressed": (8, 8)}.items():
 #     w, (tokens, targets, back) = train(*sizes), test
 #     with torch.no_grad():
@@ -283,9 +283,13 @@
 #     right[name] = {d: hits[back == d].mean().item() for d in delays}
 #     print(f"{name:21}", *(f"{d}: {share:.0%}" for d, share in right[name].items()))
 
+# %% [markdown]
+# **Found.** Each stops where its reach ends. **Verdict:** holds, in one seed of a small
+# task.
+
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.9))
 #     for name, colour, span in zip(right, ("C1", "C2"), (16, 40), strict=True):
 #         axes.plot(delays, list(right[name].values()), "o-", color=colour)
 #         axes.axvline(span, color=colour, lw=1, ls=":")
@@ -304,41 +308,47 @@
 # )
 
 # %% [markdown]
-# **Found.** Each stops where its reach ends. **Verdict:** holds, in one seed of a small
-# task.
-#
-# The larger record `recall@cpu` has three seeds, two layers, five functions, three
-# losses and a frozen convolution. `xl` has 32 exact slots, the others 16 exact and 16
-# compressed at rate 4, which span $16 + 4 \cdot 16 = 80$ tokens. A guess has 12.5 %.
-# Its [figure](reconstruction.ipynb#how-far-back-does-it-recall) stands in the next
-# chapter, its [table](../docs/results.md#recallcpu) among the results.
+# The record `recall@cpu` has three seeds, two layers and 32 slots. `xl` has exact ones
+# alone. In the other arms half of them are compressed at rate 4, and they span $16 + 4
+# \cdot 16 = 80$ tokens. **Expected:** above chance over these spans, chance beyond
+# ([figure](reconstruction.ipynb#how-far-back-does-it-recall)).
 
 # %% tags=["active-ipynb"]
-# from labml_style.lab.results import expectation, report, trained, verdict
+# from labml_style.lab.results import expectation, plot, trained, verdict
 #
-# expectation("recall@cpu", folded=True)
-
-# %% tags=["active-ipynb"]
 # verdict("recall@cpu")
 
 # %% [markdown]
 # ## The model: a Transformer-XL with another memory
 #
-# The package's class takes every option of a Transformer-XL, segments of any length,
-# and lanes that are emptied one by one.
+# The class takes every option of a Transformer-XL, segments of any length, and lanes
+# that are emptied one by one. What it needs for that stands [beside the
+# chapter](support/eviction.ipynb): cutting slots, marking those that are filled, and
+# what a loss of the compression gets. The losses are the subject of [the next
+# chapter](reconstruction.ipynb).
 
 # %%
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from labml_style.compression import CompressionConfig, Convolution, received
-from labml_style.contract import AnyPart, Memory, Seen, build, causal_mask, integer
-from labml_style.transformer_xl import Layer, TransformerXL, TransformerXLConfig
+from labml_style.compression import CompressionConfig, Convolution
+from labml_style.contract import AnyPart, Memory, Seen, build, integer
+from labml_style.eviction import (
+    CompressionLoss,
+    Evicted,
+    between,
+    check_layers,
+    check_squeezed,
+    filled_after,
+    rank_empty,
+    received_by,
+)
+from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
 
 # %%
@@ -384,8 +394,6 @@ class CompressiveTransformerConfig(TransformerXLConfig, CompressionConfig):
 
 
 # %% [markdown]
-# ### Memory: exact slots and older, coarse ones
-#
 # To the layers both are one row of slots, compressed ones first. `filled` says for each
 # slot of that row whether it holds something, as it does in Transformer-XL.
 
@@ -414,28 +422,14 @@ class CompressiveMemory(Memory):
 
 
 # %% [markdown]
-# ### The update: evict, compress, append, drop
-#
 # Equation (3), for segments of any length. $e$ is rounded up to whole groups of $c$
-# slots, so that no token is lost. `plan_eviction` counts, without a tensor.
+# slots, so that no token is lost.
 
 
 # %%
-class Eviction(NamedTuple):
-    """What a segment does to the slots of a layer, in numbers.
-
-    Attributes:
-        evicted: oldest slots of memory and segment that are compressed.
-        dropped: oldest compressed slots that leave for good.
-    """
-
-    evicted: int
-    dropped: int
-
-
 def plan_eviction(
     config: CompressiveTransformerConfig, count: int, held: int, time: int
-) -> Eviction:
+) -> tuple[int, int]:
     """Plan an update: whole groups leave, so that what is left fits.
 
     Args:
@@ -443,87 +437,21 @@ def plan_eviction(
         count: compressed slots so far.
         held: slots of the memory so far.
         time: tokens of the segment.
+
+    Returns:
+        How many slots are evicted, and how many compressed ones dropped.
     """
     rate, over = config.compression_rate, max(held + time - config.memory_length, 0)
     if not config.compressed_length:
-        return Eviction(over, count)
+        return over, count
     evicted = -(-over // rate) * rate
     made = count + evicted // rate
-    return Eviction(evicted, max(made - config.compressed_length, 0))
-
-
-# A slice of a larger tensor would keep all of it alive, and the memory would hold more
-# bytes than it says. So slots are joined and copied in one go.
-def between(first: Tensor, second: Tensor, begin: int, end: int) -> Tensor:
-    """Return slots `begin` to `end` of two tensors in a row, in storage of their own.
-
-    Args:
-        first: `[batch, n, d_model]`.
-        second: the same, newer.
-        begin: counted from the oldest of the first.
-        end: the same; it is not included.
-    """
-    n = first.shape[1]
-    rest = second[:, max(begin - n, 0) : max(end - n, 0)]
-    if begin >= n:  # a graph of the first would grow without end
-        return rest.clone()
-    return torch.cat([first[:, begin:end], rest], dim=1)
+    return evicted, max(made - config.compressed_length, 0)
 
 
 # %% [markdown]
-# ### What may train the compression?
-#
-# A loss for the compression compares old slots with what became of them. It may need
-# what the layer saw in the old slots, so it gets their keys and values, and the queries
-# of the segment. The losses are the subject of [the next
-# chapter](reconstruction.ipynb). Their parent compares nothing.
-
-
-# %%
-class Evicted(NamedTuple):
-    """What a loss may compare the compressed slots with.
-
-    Attributes:
-        old: `[batch, n, d_model]`, the slots that are compressed, without gradient.
-        seen: the queries of the segment, and keys and values of the old slots.
-        layer: the layer that attends.
-        filled: `[batch, n]` bool, false where an old slot holds nothing, or None. A
-            group of `rate` slots is filled as a whole, or not.
-    """
-
-    old: Tensor
-    seen: Seen
-    layer: Layer
-    filled: Tensor | None
-
-
-class CompressionLoss(nn.Module):
-    """No loss: only the text teaches the compression, through the segments.
-
-    A part like it says with `detaches` whether the gradient is stopped at compressed
-    slots when they are stored.
-
-    Args:
-        config: of the model.
-    """
-
-    detaches = False
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-
-    def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
-        """Compare old slots with `new`, `[batch, n // rate, d_model]`, which has a
-        gradient to the compression; return the loss of this layer, a scalar.
-        """
-        return 0.0 * new.sum()
-
-
-# %% [markdown]
-# ### The model
-#
-# Each layer has a function and a loss of its own. All of their parameters have
-# `compression` in their name, so that the training loop clips their gradients apart.
+# Each layer has a function and a loss of its own. All their parameters have
+# `compression` in their name: the training loop clips them apart.
 
 
 # %%
@@ -559,13 +487,7 @@ class CompressiveTransformer(TransformerXL):
     def check_memory(self, memory: Any, batch: int | None = None) -> None:
         """Raise a `ValueError` where a memory is not of this model and batch."""
         super().check_memory(memory, batch)
-        for name in ("states", "compressed"):
-            counts = sorted({slots.shape[1] for slots in getattr(memory, name)})
-            if len(counts) > 1:
-                raise ValueError(
-                    f"memory's {name} have {counts} slots; expected as many in each "
-                    "layer: give what the model returned as memory"
-                )
+        check_layers(memory)
 
     def remember(
         self, memory: CompressiveMemory | None, inputs: list[Tensor], seen: list[Seen]
@@ -591,7 +513,9 @@ class CompressiveTransformer(TransformerXL):
             memory = CompressiveMemory(none, none)
         held, count = memory.states[0].shape[1], memory.compressed[0].shape[1]
         evicted, dropped = plan_eviction(self.config, count, held, time)
-        filled = self.filled_after(memory.filled, count, evicted, dropped, time)
+        counts, coarsens = (count, evicted, dropped), self.config.compressed_length > 0
+        rate = self.config.compression_rate if coarsens else None
+        filled = filled_after(memory.filled, counts, time, rate)
         recent, coarse, losses = [], [], []
 
         # Equation (3), layer by layer.
@@ -601,7 +525,7 @@ class CompressiveTransformer(TransformerXL):
             if evicted > held:
                 old = between(states, x, 0, evicted)
             squeezed = old[:, :0]
-            if evicted and self.config.compressed_length:
+            if evicted and coarsens:
                 squeezed, loss = self.squeeze(i, old, count, seen[i], memory.filled)
                 losses += [] if loss is None else [loss]
             recent.append(between(states, x, evicted, held + time))
@@ -629,23 +553,17 @@ class CompressiveTransformer(TransformerXL):
         Raises:
             ValueError: the function returns another shape.
         """
-        function, part = self.compression[i].values()
-        (batch, n, width), rate = old.shape, self.config.compression_rate
+        function: Any = self.compression[i]["function"]
+        part: CompressionLoss = self.compression[i]["loss"]
+        n, rate = old.shape[1], self.config.compression_rate
         here, usage, own = slice(count, count + n), None, None
         if filled is not None:  # tokens of the segment may be evicted too
             own = nn.functional.pad(filled, (0, n), value=True)[:, here]
         if function.ranks:
-            usage = self.usage(i, seen, filled)[:, here]
-            if own is not None:  # of an empty group one slot must stay: its first
-                first = torch.arange(n, device=old.device) % rate == 0
-                usage = torch.where(own, usage, torch.where(first, torch.inf, -1.0))
+            usage = received_by(self.layers[i].attention, seen, filled)[:, here]
+            usage = usage if own is None else rank_empty(usage, own, rate)
         squeezed = function(old, usage)
-        wanted = batch, n // rate, width
-        if squeezed.shape != wanted:
-            raise ValueError(
-                f"{type(function).__name__} returned shape {list(squeezed.shape)} for "
-                f"{n} slots; expected {list(wanted)}"
-            )
+        check_squeezed(function, old, squeezed, rate)
         loss = None
         if self.training:
             query, keys, values = seen
@@ -653,48 +571,11 @@ class CompressiveTransformer(TransformerXL):
             loss = part(Evicted(old, attended, self.layers[i], own), squeezed)
         return squeezed.detach() if part.detaches else squeezed, loss
 
-    @torch.no_grad()
-    def usage(self, i: int, seen: Seen, filled: Tensor | None) -> Tensor:
-        """Return `[batch, n]`, the attention that layer i gave to each key."""
-        attention, (query, keys, _) = self.layers[i].attention, seen
-        time, n = query.shape[2], keys.shape[2]
-        mask = causal_mask(time, n - time, filled, query)
-        return received(attention.weights(query, keys, mask, attention.positions(n)))
-
-    def filled_after(
-        self, filled: Tensor | None, count: int, evicted: int, dropped: int, time: int
-    ) -> Tensor | None:
-        """Return `[batch, slots]` after an update, None where all slots are filled.
-
-        Raises:
-            ValueError: a group that is compressed is filled in part.
-        """
-        if filled is None:
-            return None
-        filled = nn.functional.pad(filled, (0, time), value=True)
-        parts = count, evicted, filled.shape[1] - count - evicted
-        coarse, old, recent = filled.split(parts, dim=1)
-        if self.config.compressed_length:
-            groups = old.unflatten(1, (-1, self.config.compression_rate))
-            old = groups.any(2)
-            if not torch.compiler.is_compiling() and not old.equal(groups.all(2)):
-                raise ValueError(
-                    "a lane was emptied after a segment that was not full, and its "
-                    f"groups of {self.config.compression_rate} slots would begin "
-                    "elsewhere than in a fresh text; empty single lanes after full "
-                    "segments only, or all lanes at once"
-                )
-        else:
-            old = old[:, :0]
-        filled = torch.cat([coarse, old, recent], dim=1)[:, dropped:].clone()
-        return filled if torch.compiler.is_compiling() or not filled.all() else None
-
     def auxiliary(self, losses: list[Tensor]) -> dict[str, Tensor]:
         """Name the loss of the compression: the sum over layers.
 
-        Until something was compressed it is a zero that touches the same parameters,
-        so that several processes agree on who has a gradient; where there are no
-        parameters, it is absent until then.
+        Before anything was compressed it is a zero that touches the same parameters, so
+        that several processes agree on who has a gradient.
         """
         if not self.training:
             return {}
@@ -760,54 +641,47 @@ class CompressiveTransformer(TransformerXL):
 # %% [markdown]
 # ## What does it cost, and when to use it?
 #
-# The rate has to divide the lengths, so 96 stands in the place of 64 here. Forward and
-# training are times of one segment, over those of the first row. The compression of the
-# second row is the default: a convolution, and a loss that teaches it.
+# The rate has to divide the lengths, so 96 stands here in the place of 64. The state is
+# that of a lane. Times are those of a training step, over the first row. Without
+# compressed slots the model is a Transformer-XL. The second row has the default
+# compression: a convolution, and a loss that teaches it.
+#
+# **When to use it.** On text take exact slots, as far as [we could
+# measure](#what-do-compressed-slots-buy-at-equal-cost). Where answers lie farther back
+# than exact slots fit, take compressed ones. Begin with max or mean pooling: they
+# learned the recall task without any loss of their own.
 
 # %% tags=["active-ipynb"]
 # from timeit import repeat
 #
 # sizes = dict(vocabulary=256, d_model=256, layers=4, heads=4, d_ff=1024)
-# sizes |= dict(segment_length=96)
-# squeezed = dict(memory_length=96, compressed_length=96, compression_rate=3)
-# squeezed = CompressiveTransformerConfig(**sizes, **squeezed)
-# models = {
-#     "192 exact": TransformerXL(TransformerXLConfig(**sizes, memory_length=192)),
-#     "96 exact, 96 at rate 3": CompressiveTransformer(squeezed),
-#     "384 exact": TransformerXL(TransformerXLConfig(**sizes, memory_length=384)),
-# }
-# forward = "with torch.no_grad(): big.eval()(tokens, memory)"
-# training = """
-# logits, _, losses = big.train()(tokens, memory)
+# sizes |= dict(segment_length=96, compression_rate=3)
+# call = """
+# logits, _, losses = big(tokens, memory)
 # (logits.logsumexp(-1).mean() + sum(losses.values())).backward()
 # """
-# tokens, first, times = torch.randint(256, (4, 96)), [], 2 if updates == 2 else 9
-# print("                          state  parameters  forward  training")
-# for name, big in models.items():
+# tokens, first, times = torch.randint(256, (4, 96)), 0, 2 if updates == 2 else 9
+# print("exact  compressed  span    state  training step")
+# for exact, coarse in (192, 0), (96, 96), (384, 0):
+#     lengths = dict(memory_length=exact, compressed_length=coarse)
+#     big = CompressiveTransformer(CompressiveTransformerConfig(**sizes, **lengths))
 #     memory = None
 #     for _ in range(6):
 #         memory = big(tokens, memory).memory.detach()
-#     spent = []
-#     for call in (forward, training):
-#         spent.append(min(repeat(call, globals=globals(), number=1, repeat=times)))
-#     first = first or spent
-#     state, size = memory.nbytes / 4 / 1024, sum(p.numel() for p in big.parameters())
-#     print(f"{name:23}{state:6.0f} kB{size:12,}", end="")
-#     print(f"{spent[0] / first[0]:9.2f}{spent[1] / first[1]:10.2f}")
+#     spent = min(repeat(call, globals=globals(), number=1, repeat=times))
+#     first, state = first or spent, memory.nbytes / 4 / 1024
+#     print(f"{exact:5}{coarse:12}{exact + 3 * coarse:6}{state:6.0f} kB", end="")
+#     print(f"{spent / first:15.2f}")
 
 # %% [markdown]
-# **When to use it.** On text take exact slots, as far as [we could
-# measure](#what-do-compressed-slots-buy-at-equal-cost). Where answers lie farther back
-# than exact slots fit, take compressed ones. Begin with max or mean pooling: they
-# learned the recall task without any loss of their own.
-#
 # ## Proofs
 #
 # More claims are tests in `tests/test_compressive_transformer.py`. There every token
 # stands in one place, from its segment to the far end, for segments of any length. A
 # second model in plain loops has the same logits and memories, with all five functions.
 # A lane that is emptied is a fresh lane, and `step` equals `forward`.
-#
+
+# %% [markdown]
 # **The reach is equation (1)**: one, two and three layers with spans of $4 + 4 \cdot 4
 # = 20$. Each lane of the batch changes one earlier token, and the count says how many
 # of them move the logits at the first token of a segment. (The equation is exact where
@@ -870,93 +744,111 @@ class CompressiveTransformer(TransformerXL):
 # On Tiny Shakespeare, three layers of width 96. By equation (2) a query has 60.5 keys
 # in the mean in all arms. `alone` has segments of 120 and no memory, `xl` segments of
 # 24 and 48 exact slots. `rate` 2, 3 and 4 have segments of 24, 24 exact and 24
-# compressed slots. A convolution squeezes them, taught by [attention
-# reconstruction](reconstruction.ipynb#be-read-as-the-old-ones-were). It adds 13 to 27 %
-# more parameters. Slots are those of evaluation; all [lengths and
+# compressed slots, and 13 to 27 % more parameters, for a convolution taught by
+# [attention reconstruction](reconstruction.ipynb#be-read-as-the-old-ones-were).
+
+# %% tags=["active-ipynb"]
+# expectation("compressive@cpu", folded=True)
+
+# %% [markdown]
+# Slots are those of evaluation. The curves of the rates are a shallow U, as in Rae and
+# others 2019, appendix B. It means: bits fall because the model has learned to use
+# compressed slots, and rise again because each model does best with about as many as it
+# was trained with. Transformer-XL does so too. (Why more slots do harm was not
+# measured.)
+
+# %% tags=["active-ipynb", "figure"]
+# plot("compressive@cpu")
+
+# %% [markdown]
+# So there is no gain at our size. One reason would fit: this Transformer-XL gains
+# nothing from 96 slots over 48, so there is little to find farther back. The gain of
+# the authors is a hundredth of a bit on enwik8, with 24 layers. All [numbers and
 # sizes](../docs/results.md#compressivecpu) stand among the results.
 
 # %% tags=["active-ipynb"]
-# report("compressive@cpu")
+# verdict("compressive@cpu")
 
 # %% [markdown]
-# So there is no gain at our size. The curves of the rates are a shallow U, as in Rae
-# and others 2019, appendix B. They fall because the model has learned to use compressed
-# slots, and rise again with more: each model does best with about as many slots as it
-# was trained with. The Transformer-XL does so too. (Why more slots do harm was not
-# measured.) One reason for the missing gain would fit: this Transformer-XL gains
-# nothing from 96 slots over 48, so there is little to find farther back. The gain of
-# the authors is a hundredth of a bit on enwik8, with 24 layers.
-#
 # ## Does memory help more where a word is rare?
 #
 # Table 7 of Rae and others 2019 sorts words by how often training had them, and finds
-# most gain at rare ones. An illustration at our size: arms as above, with rate 3. They
-# were trained on one megabyte, the validation part of WikiText-2, and measured on its
-# test part. The bits of a word are those of its bytes and of the space after it;
-# `<unk>` is left out. Intervals are 95 % bootstrap intervals, over 16 stretches of the
-# text.
-
-# %% tags=["active-ipynb"]
-# report("rare-words@cpu")
+# most gain at rare ones. An illustration at our size: arms as above, with rate 3,
+# trained on one megabyte, the validation part of WikiText-2, and measured on its test
+# part. Intervals are 95 % bootstrap intervals, over 16 stretches of the text.
+# **Expected:** memory saves a larger share of the bits of rare words, and most
+# intervals hold zero ([in full](../docs/results.md#rare-wordscpu)).
 
 # %% [markdown]
-# The two measures disagree. A rare word costs five times the bits of a common one.
-# Memory saves more bits of it, which is the gain in perplexity that Table 7 shows, and
-# still a smaller *share* of them. Compressed slots lose at common words in every seed,
-# and at rare ones seeds disagree.
-#
+# Two measures disagree. A rare word costs five times the bits of a common one. Memory
+# saves more *bits* of it, which is the gain in perplexity of Table 7, and yet a smaller
+# *share*. Compressed slots lose at common words in every seed; at rare ones seeds
+# disagree.
+
+# %% tags=["active-ipynb"]
+# verdict("rare-words@cpu")
+
+# %% [markdown]
 # ## Who attends to the old slots?
 #
 # Rae and others 2019 sort attention by age into 18 buckets, six for each kind of slot
 # (section 5.5), and report a rise where exact slots turn into compressed ones. Here are
 # the buckets of `rate 3`, in the mean over layers, heads and queries.
+#
+# **Expected**, after a look at seed 0: in every seed the oldest compressed bucket
+# receives more than the newest compressed one, per slot, so there is no rise at that
+# border. Per original token every compressed bucket receives less than any exact one.
+# The newest exact bucket receives at least twice any other exact one ([in
+# full](../docs/results.md#attention-by-agecpu)).
 
-# %% tags=["active-ipynb"]
-# report("attention-by-age@cpu")
+# %% tags=["active-ipynb", "figure"]
+# plot("attention-by-age@cpu")
 
 # %% [markdown]
-# Seen from new to old, attention falls through the exact slots, and over the compressed
-# ones it makes a U: it falls no further, and rises towards the oldest. What does the U
-# mean? Give each lane the compressed slots of *another* lane, of another place in the
-# play. If the U came from what stands in the slots, it would change. The model is rate
-# 3, seed 0, [stored](support/results.ipynb#trained) with the package.
+# From new to old, attention over the compressed slots makes a U: it falls, and then
+# rises. What does the U mean? If it came from what stands in the slots, it would change
+# with another text in them.
 
 # %% tags=["active-ipynb"]
+# verdict("attention-by-age@cpu")
+
+# %% [markdown]
+# **The U belongs to the places**, whatever stands there. Each lane got the compressed
+# slots of *another* lane, of another place in the play. The U stayed. The wrong text
+# cost only thousandths of a bit, so the model takes little from these slots that is
+# particular to its text. This is one model, rate 3 with seed 0, stored in the package,
+# on one text.
+
+# %% tags=["active-ipynb", "proof"]
 # import math
 #
 # from labml_style.streams import TextStream, demo_corpus
 #
-# model = trained("compressive@cpu").eval()
-# lanes, memory = TextStream(demo_corpus().test, 32, 24), None
-# shares, costs = {"own": [], "another lane's": []}, {"own": [], "another lane's": []}
+# model, memory = trained("compressive@cpu").eval(), None
+# lanes, looks, bits = TextStream(demo_corpus().test, 32, 24), ([], []), ([], [])
 # with torch.no_grad():
 #     for index in range(40):
 #         tokens, targets, _ = lanes.at(index)
 #         if index >= 8:  # by now all slots are filled
 #             moved = tuple(slots.roll(1, dims=0) for slots in memory.compressed)
-#             both = memory, replace(memory, compressed=moved)
-#             for name, given in zip(shares, both, strict=True):
+#             for k, given in enumerate((memory, replace(memory, compressed=moved))):
 #                 logits, _, seen = model.run(tokens, model.past(given))
-#                 looks = [model.usage(i, one, None) for i, one in enumerate(seen)]
-#                 shares[name].append(torch.stack(looks)[..., :24].mean((0, 1)))
+#                 pairs = zip(model.layers, seen, strict=True)
+#                 usage = [received_by(layer.attention, x, None) for layer, x in pairs]
+#                 looks[k].append(torch.stack(usage)[..., :24].mean((0, 1)))
 #                 cost = nn.functional.cross_entropy(logits.mT, targets)
-#                 costs[name].append(cost / math.log(2))
+#                 bits[k].append(cost / math.log(2))
 #         memory = model(tokens, memory).memory
-# for name, rows in shares.items():
-#     buckets = 100 * torch.stack(rows).mean(0).view(6, 4).mean(1)
-#     bits = torch.stack(costs[name]).mean()
-#     print(f"{name:15} {bits:.3f} bits, % per slot:", *(f"{x:.2f}" for x in buckets))
+# for k, name in enumerate(("own", "another lane's")):
+#     shares = 100 * torch.stack(looks[k]).mean(0).view(6, 4).mean(1)
+#     print(f"{name:14} {torch.stack(bits[k]).mean():.3f} bits; % per slot", end=" ")
+#     print(*(f"{x:.2f}" for x in shares))
 
 # %% [markdown]
-# **Found.** The U stays. So it belongs to the places: it says how far back these layers
-# look, whatever is there. And the model loses only thousandths of a bit by the wrong
-# text. It is one model on one text. It fits the result above: from its compressed slots
-# it takes little that is particular to the text.
-#
 # ## Where this departs from the paper
 #
 # > **Deviation.** Algorithm 1 starts with memories full of zeros, and attends to them.
-# > Here a memory starts empty and fills, as in most code. Exercise three builds the
+# > Here a memory starts empty and fills, as in most code. Exercise two builds the
 # > zeros.
 # >
 # > Rae and others 2019 do not say at which distance a compressed slot stands. Here, as
@@ -971,16 +863,13 @@ class CompressiveTransformer(TransformerXL):
 # > segment would be compressed before any later segment could attend to them. Where a
 # > lane was emptied after a segment that was not full, a group may be filled in part.
 # > Then it is refused when it is to be compressed.
-# >
-# > The rate has no best value here. In the paper, WikiText-103 has rate 4 in section
-# > 5.3 and 3 in appendix B. Table 7 gives a gain of 21 % where 188 over 158 makes 19 %.
 
 # %% [markdown]
 # ## Pitfalls
 #
 # > **Pitfall.** The wrong end. What is compressed must be the oldest of the memory, and
 # > it goes behind the newest compressed slot. With one of them reversed the shapes are
-# > right and the order is wrong. Check: ages fall along the row.
+# > right. Check: ages fall along the row.
 
 # %% tags=["active-ipynb", "proof"]
 # for name, cut in (("oldest", slice(0, 4)), ("newest", slice(-4, None))):
@@ -996,9 +885,8 @@ class CompressiveTransformer(TransformerXL):
 # %% [markdown]
 # > **Pitfall.** A compressed memory that is never used. The training scripts of
 # > `compressive-transformer-pytorch`, the most used PyTorch package, and of
-# > `yhgon/cmtf` cut the text into random crops of four segments, and start each with an
-# > empty memory. What is trained and measured is mostly a Transformer-XL. Check: count
-# > the compressed slots that a layer attends to.
+# > `yhgon/cmtf` cut random crops of four segments, and start each with an empty memory.
+# > Check: count the compressed slots that a layer attends to.
 
 # %% tags=["active-ipynb", "proof"]
 # steps = history(make().config, [4] * 8)
@@ -1007,10 +895,10 @@ class CompressiveTransformer(TransformerXL):
 # assert found[:4] == [0, 0, 1, 2] and max(found) == 4
 
 # %% [markdown]
-# > **Pitfall.** Rounding up past the end. The annotated papers of labml.ai compress $c
-# > \lceil x / c \rceil$ slots where $x$ are too many. With a memory of 2, rate 4 and a
-# > segment of one token there are three slots. One is too many, and rounding up asks
-# > for four. Check: lengths that the rate does not divide are refused at once.
+# > **Pitfall.** Rounding up past the end. The annotated papers of labml.ai compress
+# > whole groups, rounded up. With a memory of 2, rate 4 and a segment of one token
+# > there are three slots. One is too many, and rounding up asks for four. Check:
+# > lengths that the rate does not divide are refused at once.
 
 # %% tags=["active-ipynb", "proof"]
 # for wrong in (dict(memory_length=2), dict(segment_length=6)):
@@ -1083,44 +971,7 @@ class CompressiveTransformer(TransformerXL):
 #     return "compressed" if back <= config.memory_length + coarse else "gone"
 
 # %% [markdown]
-# ### Two: how old is a slot?
-#
-# Easy. The memories are full. Return for each slot of the row, oldest first, the mean
-# distance of its tokens to the first token of the segment.
-#
-# <details><summary>Hint</summary>
-#
-# The newest exact slot is at distance 1. The mean of c distances in a row lies in their
-# middle.
-#
-# </details>
-
-# %% tags=["active-ipynb", "exercise"]
-# def ages(config):
-#     """Return `[compressed_length + memory_length]` floats."""
-#     raise NotImplementedError
-
-# %% tags=["active-ipynb", "check"]
-# with attempt():
-#     from labml_style.lab.history import history
-#
-#     sizes = dict(vocabulary=9, d_model=4, layers=1, heads=1, d_ff=4)
-#     for n, m, cm, c in ((4, 4, 3, 2), (4, 8, 2, 4), (6, 6, 1, 3)):
-#         lengths = dict(segment_length=n, memory_length=m, compressed_length=cm)
-#         config = CompressiveTransformerConfig(**sizes, **lengths, compression_rate=c)
-#         last = history(config, [n] * 9)[-1]
-#         row = last["compressed"] + last["memory"]
-#         wanted = [8 * n - sum(slot) / len(slot) for slot in row]
-#         assert torch.tensor(ages(config)).allclose(torch.tensor(wanted))
-
-# %% tags=["active-ipynb", "solution", "skip-execution"]
-# def ages(config):
-#     m, c = config.memory_length, config.compression_rate
-#     coarse = [m + c * i + (c + 1) / 2 for i in range(config.compressed_length)]
-#     return coarse[::-1] + [float(i) for i in range(m, 0, -1)]
-
-# %% [markdown]
-# ### Three: as Algorithm 1 begins
+# ### Two: as Algorithm 1 begins
 #
 # Medium. Return the memory with which the paper starts: full, of zeros, in the type and
 # on the device of the model. A lane that is reset must still be empty, not zero.
@@ -1163,7 +1014,7 @@ class CompressiveTransformer(TransformerXL):
 #     return CompressiveMemory(*parts)
 
 # %% [markdown]
-# ### Four: compress what was compressed
+# ### Three: compress what was compressed
 #
 # Hard. Why drop the oldest compressed slots? Squeeze them again. Write one step of a
 # memory of many levels, on lists of tokens: level 0 holds the exact slots, and what is

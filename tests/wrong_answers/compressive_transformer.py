@@ -12,13 +12,6 @@ def place(config, step, token):
     slots = config.memory_length + config.compressed_length
     return "compressed" if back <= slots else "gone"
 """,
-    # Takes the newest token of each group for its middle.
-    "ages": """
-def ages(config):
-    m, c = config.memory_length, config.compression_rate
-    coarse = [m + c * i + 1.0 for i in range(config.compressed_length)]
-    return coarse[::-1] + [float(i) for i in range(m, 0, -1)]
-""",
     # Says that all slots are empty, so that nothing is attended to.
     "zero_filled": """
 def zero_filled(model, batch):
