@@ -165,9 +165,9 @@
 # $f_c$ makes $c$ slots into one; [five of them](compression.ipynb) have a chapter.
 #
 # In the code $f_c$ is `squeeze`, and here it is max pooling. The default of the package
-# is a convolution, which has to be taught, and [how](reconstruction.ipynb) is the next
-# chapter. A pooling has nothing to learn, so what follows tests the memory alone. The
-# gradient is stopped at exact slots, as in Transformer-XL. Attention is
+# is a convolution; [how to teach it](reconstruction.ipynb) is the next chapter. A
+# pooling has nothing to learn, so what follows tests the memory alone. The gradient is
+# stopped at exact slots, as in Transformer-XL. Attention is
 # [relative](relative_attention.ipynb): `w["u"]` and `w["b"]` are its two learned
 # vectors, and each slot is one step from the next.
 
@@ -735,7 +735,7 @@ class CompressiveTransformer(TransformerXL):
 # run(model, text[:, :16]).auxiliary["compression"].backward()
 # named = model.named_parameters()
 # taught = sorted(name for name, p in named if p.grad is not None)
-# print("gradient reaches", *taught)
+# print(f"{len(taught)} parameters get a gradient, all of the compression")
 # assert taught and all(name.startswith("compression.") for name in taught)
 
 # %% [markdown]
@@ -805,16 +805,16 @@ class CompressiveTransformer(TransformerXL):
 # plot("attention-by-age@cpu")
 
 # %% [markdown]
-# From new to old, attention over the compressed slots makes a U: it falls, and then
-# rises. What does the U mean? If it came from what stands in the slots, it would change
-# with another text in them.
+# From new to old, attention falls through the exact slots, is least among the
+# compressed ones, and rises towards the oldest: a U. What does it mean? If it came from
+# what stands in the compressed slots, it would change with another text in them.
 
 # %% tags=["active-ipynb"]
 # verdict("attention-by-age@cpu")
 
 # %% [markdown]
 # **The U belongs to the places**, whatever stands there. Each lane got the compressed
-# slots of *another* lane, of another place in the play. The U stayed. The wrong text
+# slots of *another* lane, of another place in the play. The rise stayed. The wrong text
 # cost only thousandths of a bit, so the model takes little from these slots that is
 # particular to its text. This is one model, rate 3 with seed 0, stored in the package,
 # on one text.
