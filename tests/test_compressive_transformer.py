@@ -33,9 +33,12 @@ from labml_style.compressive_transformer import (
     CompressiveMemory,
     CompressiveTransformer,
     CompressiveTransformerConfig,
-    history,
+    Evicted,
     plan_eviction,
 )
+from labml_style.contract import causal_mask
+from labml_style.lab.history import history
+from labml_style.lab.results import load, summary
 from labml_style.reconstruction import (
     AttentionReconstruction,
     AutoEncoding,
@@ -630,7 +633,77 @@ def test_a_layer_reads_compressed_slots_then_memory(residual: Any) -> None:
         assert x.equal(after.states[i][:, -4:])
 
 
+def test_both_kinds_of_slots_are_one_row_of_a_transformer_xl() -> None:
+    model, plain = make(), plain_xl(memory_length=12)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    _, memory = follow(model, text(2, 24))
+    pairs = zip(memory.compressed, memory.states, strict=True)
+    row = TransformerXLMemory(tuple(torch.cat(pair, dim=1) for pair in pairs))
+    tokens = text(2, 4, seed=1)
+    assert plain(tokens, row).logits.equal(model(tokens, memory).logits)
+
+
+def test_slots_of_zeros_are_attended_to() -> None:
+    # As Algorithm 1 begins; here a memory begins empty.
+    model, tokens = make(memory_length=4), text(3, 4)
+    exact, coarse = torch.zeros(3, 4, 8).double(), torch.zeros(3, 3, 8).double()
+    full = CompressiveMemory((exact,) * 2, (coarse,) * 2)
+    _, _, seen = model.run(tokens, model.past(full))
+    attention, mask = model.layers[0].attention, causal_mask(4, 7, None, model.like)
+    weights = attention.weights(*seen[0][:2], mask, attention.positions(11))
+    assert weights[..., :7].sum(-1).mean() > 0.1
+    output = model(tokens, full)
+    assert not close(output.logits, model(tokens).logits)
+    assert output.memory.nbytes == full.nbytes, "and the update goes on"
+
+
+# How far it sees
+
+
+@torch.no_grad()
+def moved(model: TransformerXL) -> Tensor:
+    """Which tokens, counted back from the first of a segment, move its logits."""
+    far = 64
+    one = text(1, far + 1).expand(far, -1)
+    other = (one + torch.eye(far, far + 1, dtype=torch.int64)) % VOCABULARY
+    ends = [follow(model, lanes)[0][:, -1] for lanes in (one, other)]
+    return (ends[0] != ends[1]).any(-1).flip(0)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_reach_is_layers_times_span(layers: int) -> None:
+    sizes = {"layers": layers, "memory_length": 4, "compressed_length": 4}
+    found = moved(make(**sizes, compression_rate=4))
+    assert found.nonzero().max() + 1 == found.sum() == layers * (4 + 4 * 4)
+    found = moved(loud(plain_xl(layers=layers, memory_length=8)))
+    assert found.nonzero().max() + 1 == found.sum() == layers * 8, "as many slots"
+    # Elsewhere the oldest slot was made inside a segment, whose beginning it has seen.
+    farthest = moved(make(**sizes | {"compressed_length": 3})).nonzero().max() + 1
+    assert farthest == 10 + (layers - 1) * 4 * 3
+
+
 # Gradient and time
+
+
+class Probe(CompressionLoss):
+    """Keeps what it was given."""
+
+    evicted: Evicted
+
+    def forward(self, evicted: Evicted, new: Tensor) -> Tensor:
+        self.evicted = evicted
+        return new.square().sum()
+
+
+def test_a_loss_gets_the_slots_that_were_exact_and_what_the_layer_saw_there() -> None:
+    model = make(compression_loss=Probe, memory_length=4).train()
+    _, memory = follow(model, text(2, 12))
+    model(text(2, 4, seed=1), memory)
+    for i, layer in enumerate(model.layers):
+        evicted = model.compression[i]["loss"].evicted
+        assert evicted.old.equal(memory.states[i]) and evicted.layer is layer
+        pair = layer.keys_values(evicted.old)
+        assert all(close(a, b) for a, b in zip(evicted.seen[1:], pair, strict=True))
 
 
 @each_loss
@@ -1385,3 +1458,57 @@ def test_the_log_of_the_site_is_the_updates_own() -> None:
     assert found == wanted, f"{LOG.name} is not what the model does; write {wanted}"
     assert found["steps"][3]["compressed"] == [[2, 3], [4, 5], [6, 7]]
     assert found["steps"][2]["dropped"] == [[0, 1]]
+
+
+# --- what the page says of records, beside the words of their judges
+
+
+def test_no_rate_is_below_transformer_xl_which_gains_nothing_from_more_slots() -> None:
+    record = load("compressive@cpu")
+    bits = {key: np.array(row) for key, row in summary(record).items()}
+    xl = bits["xl", "memory 48"]
+    assert (bits["xl", "memory 24"] - xl).mean() > 0.02
+    assert abs((bits["xl", "memory 96"] - xl).mean()) < 0.001
+    for rate in (2, 3, 4):
+        row = {n: bits[f"rate {rate}", f"compressed {n}"] for n in (0, 24, 96, 192)}
+        assert row[24].mean() > xl.mean()
+        assert rate == 2 or (row[24] > xl).all(), "in every seed"
+        assert (row[0] > row[24]).all() and (row[192] > row[24]).all(), "a U"
+        assert abs(row[24].mean() - row[96].mean()) < 0.0025, "that is flat"
+    sizes = {run["arm"]: run["parameters"] for run in record["runs"]}
+    more = [round(100 * sizes[f"rate {c}"] / sizes["xl"]) - 100 for c in (2, 4)]
+    assert more == [13, 27]
+
+
+def test_memory_saves_more_bits_of_rare_words_and_a_smaller_share() -> None:
+    costs: dict[tuple[str, str], list[Any]] = {}
+    for run in load("rare-words@cpu")["runs"]:
+        for least, lanes in run["measures"]["carried"]["by_count"].items():
+            words, spent = np.array(lanes).sum(0)
+            costs.setdefault((run["arm"], least), []).append(spent / words)
+    bits = {key: np.array(row) for key, row in costs.items()}
+    saved = {c: (bits["alone", c] - bits["xl", c]).mean() for c in ("1", "10", "1000")}
+    assert min(saved["1"], saved["10"]) > saved["1000"] > 0, "more bits a word"
+    alone = {c: bits["alone", c].mean() for c in ("0", "1", "1000")}
+    assert saved["1"] / alone["1"] < saved["1000"] / alone["1000"], "a smaller share"
+    assert alone["1"] > 5 * alone["1000"]
+    over = {c: bits["rate 3", c] - bits["xl", c] for c in ("1", "10", "100", "1000")}
+    assert (over["100"] > 0).all() and (over["1000"] > 0).all(), "in every seed"
+    assert all(over[c].min() < 0 < over[c].max() for c in ("1", "10")), "seeds disagree"
+
+
+def test_attention_by_age_is_a_u_over_compressed_slots() -> None:
+    found = [run["measures"]["by age"]["by_age"] for run in _runs("attention-by-age")]
+    shares, errors = (np.array([x[k] for x in found]) for k in ("shares", "errors"))
+    assert abs(shares.sum(1) - 1).max() < 1e-4
+    assert (2 * errors < 0.05 * shares).all(), "over segments they are sharp"
+    assert (shares[:, 5] < shares[:, 6]).all(), "no rise at the border"
+    assert (shares[:, 0] > 1.1 * shares[:, 4:6].max(1)).all(), "but beyond"
+    assert (shares[:, 11] > 2 * shares[:, 6:11].max(1)).all(), "before the segment"
+    # The newest tokens of a segment are seen by few of its queries.
+    sees = (24 - np.arange(24)).reshape(6, 4).mean(1) / 24
+    assert (np.diff(shares[:, 12:] / sees) > 0).all(), "the newest token most of all"
+
+
+def _runs(name: str) -> Any:
+    return load(f"{name}@cpu")["runs"]

@@ -538,16 +538,12 @@ def test_the_contents_bar_marks_the_place(visit: Open, chapters: list[str]) -> N
     assert active.count() == 1
 
 
-# Chapters that are longer than a reader's twenty minutes; the list only gets shorter.
-LONG = {"compressive_transformer/"}
-
-
 def test_a_chapter_is_read_in_fifteen_screens(
     visit: Open, address: str, chapters: list[str]
 ) -> None:
     page = visit(height=1000)
     for name in chapters:
-        if name in LONG or name.startswith("support/"):
+        if name.startswith("support/"):
             continue
         page.goto(address + name)
         page.wait_for_load_state("networkidle")

@@ -12,23 +12,6 @@ def place(config, step, token):
     slots = config.memory_length + config.compressed_length
     return "compressed" if back <= slots else "gone"
 """,
-    # Takes the newest token of each group for its middle.
-    "ages": """
-def ages(config):
-    m, c = config.memory_length, config.compression_rate
-    coarse = [m + c * i + 1.0 for i in range(config.compressed_length)]
-    return coarse[::-1] + [float(i) for i in range(m, 0, -1)]
-""",
-    # Keeps everything where no compressed slot is wanted.
-    "update": """
-def update(compressed, memory, segment, memory_length, compressed_length, rate):
-    row = torch.cat([memory, segment], dim=1)
-    surplus = max(row.shape[1] - memory_length, 0)
-    if surplus:
-        new = row[:, :surplus].unflatten(1, (-1, rate)).mean(2)
-        compressed = torch.cat([compressed, new], dim=1)
-    return compressed[:, -compressed_length:], row[:, surplus:]
-""",
     # Says that all slots are empty, so that nothing is attended to.
     "zero_filled": """
 def zero_filled(model, batch):
