@@ -123,8 +123,9 @@
 # from torch.nn.functional import cross_entropy, pad
 #
 # from labml_style.contract import causal_mask
+# from labml_style.corpora import demo_corpus
 # from labml_style.lab.results import trained
-# from labml_style.streams import TextStream, demo_corpus
+# from labml_style.streams import TextStream
 # from labml_style.transformer_xl import TransformerXLMemory
 #
 # corpus = demo_corpus()

@@ -822,7 +822,8 @@ class CompressiveTransformer(TransformerXL):
 # %% tags=["active-ipynb", "proof"]
 # import math
 #
-# from labml_style.streams import TextStream, demo_corpus
+# from labml_style.corpora import demo_corpus
+# from labml_style.streams import TextStream
 #
 # model, memory = trained("compressive@cpu").eval(), None
 # lanes, looks, bits = TextStream(demo_corpus().test, 32, 24), ([], []), ([], [])
