@@ -23,9 +23,9 @@
 # import matplotlib.pyplot as plt
 # import torch
 #
+# from labml_style.corpora import demo_corpus
 # from labml_style.figures import show, use_style
 # from labml_style.figures.palette import MUTED, PAGE
-# from labml_style.corpora import demo_corpus
 # from labml_style.streams import TextStream
 # from labml_style.transformer_xl import (
 #     TransformerXL,
@@ -631,7 +631,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # }
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 1.9))
-#     for y, (name, pieces) in enumerate(rows.items()):
+#     for y, pieces in enumerate(rows.values()):
 #         for left, right, colour in pieces:
 #             axes.barh(y, right - left, 0.6, left=left, color=colour, edgecolor=PAGE)
 #         keys = pieces[-1][1] - pieces[0][0]
