@@ -660,18 +660,23 @@ class CompressiveTransformer(TransformerXL):
 # logits, _, losses = big(tokens, memory)
 # (logits.logsumexp(-1).mean() + sum(losses.values())).backward()
 # """
-# tokens, first, times = torch.randint(256, (4, 96)), 0, 2 if updates == 2 else 9
-# print("exact  compressed  span    state  training step")
+# tokens, rows = torch.randint(256, (4, 96)), {}
 # for exact, coarse in (192, 0), (96, 96), (384, 0):
 #     lengths = dict(memory_length=exact, compressed_length=coarse)
 #     big = CompressiveTransformer(CompressiveTransformerConfig(**sizes, **lengths))
 #     memory = None
 #     for _ in range(6):
 #         memory = big(tokens, memory).memory.detach()
-#     spent = min(repeat(call, globals=globals(), number=1, repeat=times))
-#     first, state = first or spent, memory.nbytes / 4 / 1024
-#     print(f"{exact:5}{coarse:12}{exact + 3 * coarse:6}{state:6.0f} kB", end="")
-#     print(f"{spent / first:15.2f}")
+#     rows[exact, coarse] = dict(big=big, memory=memory, tokens=tokens, spent=[])
+# for _ in range(2 if updates == 2 else 12):
+#     for row in rows.values():  # in turns, on a machine that may be busy
+#         row["spent"] += repeat(call, globals=row, number=1, repeat=1)
+# first = min(rows[192, 0]["spent"])
+# print("exact  compressed  span    state  training step")
+# for (exact, coarse), row in rows.items():
+#     span, state = exact + 3 * coarse, row["memory"].nbytes / 4 / 1024
+#     ratio = min(row["spent"]) / first
+#     print(f"{exact:5}{coarse:12}{span:6}{state:6.0f} kB{ratio:15.2f}")
 
 # %% [markdown]
 # ## Proofs
