@@ -1497,6 +1497,32 @@ def test_memory_saves_more_bits_of_rare_words_and_a_smaller_share() -> None:
     assert all(over[c].min() < 0 < over[c].max() for c in ("1", "10")), "seeds disagree"
 
 
+def test_words_never_seen_lose_by_memory_and_common_ones_by_compression() -> None:
+    """Intervals of 95 % over 16 stretches of text, the same for all arms."""
+    costs: dict[tuple[str, str], list[Any]] = {}
+    words: dict[str, Any] = {}
+    for run in load("rare-words@cpu")["runs"]:
+        for least, lanes in run["measures"]["carried"]["by_count"].items():
+            words[least], spent = np.array(lanes).T
+            costs.setdefault((run["arm"], least), []).append(spent)
+    draws = np.random.default_rng(0).integers(16, size=(2000, 16))
+
+    def interval(arm: str, over: str, least: str) -> Any:
+        """Return the ends of the change in perplexity, in per cent."""
+        gap = np.mean(costs[arm, least], 0) - np.mean(costs[over, least], 0)
+        drawn = gap[draws].sum(1) / words[least][draws].sum(1)
+        return 100 * (2 ** np.quantile(drawn, (0.025, 0.975)) - 1)
+
+    memory = {least: interval("xl", "alone", least) for least in words}
+    squeezed = {least: interval("rate 3", "xl", least) for least in words}
+    assert memory["0"][0] > 0, "words that training never had"
+    assert all(memory[least][1] < 0 for least in ("1", "10", "100", "1000"))
+    assert max(memory["1"][1], memory["10"][1]) < memory["1000"][0], "rarer gain more"
+    assert all(squeezed[least][0] > 0 for least in ("100", "1000"))
+    holds_zero = [least for least, (a, b) in squeezed.items() if a < 0 < b]
+    assert holds_zero == ["0", "1"], "where most were expected to"
+
+
 def test_attention_by_age_is_a_u_over_compressed_slots() -> None:
     found = [run["measures"]["by age"]["by_age"] for run in _runs("attention-by-age")]
     shares, errors = (np.array([x[k] for x in found]) for k in ("shares", "errors"))
