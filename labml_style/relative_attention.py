@@ -877,12 +877,14 @@ class AbsoluteEmbedding(Embedding):
 #
 # wide = AttentionConfig(vocabulary=1, d_model=256, heads=4, clamp_length=255)
 # memory, x = torch.randn(2, 4, 128, 256)
-# for kind in (ContentAttention, ShawAttention, RelativeAttention):
-#     part = kind(wide)
-#     call = "part.attend(x, memory).sum().backward()"
-#     times = repeat(call, globals=globals(), number=1, repeat=2 if quick else 12)
-#     count = sum(p.numel() for p in part.parameters())
-#     print(f"{kind.__name__:18}{count:8,} weights, {1e3 * min(times):4.0f} ms a step")
+# parts = [kind(wide) for kind in (ContentAttention, ShawAttention, RelativeAttention)]
+# spent, call = {part: [] for part in parts}, "part.attend(x, memory).sum().backward()"
+# for part in parts * (2 if quick else 30):  # in turns, on a machine that may be busy
+#     spent[part] += repeat(call, globals=globals(), number=1, repeat=1)
+# for part, times in spent.items():
+#     name, count = type(part).__name__, sum(p.numel() for p in part.parameters())
+#     ratio = min(times) / min(spent[parts[0]])
+#     print(f"{name:18}{count:8,} weights, a step takes {ratio:.2f} times as long")
 
 # %% [markdown]
 # ## Where this departs from paper and official code
@@ -899,8 +901,7 @@ class AbsoluteEmbedding(Embedding):
 # > in its base settings for enwik8 and WikiText-103.
 # >
 # > `ShawAttention` has a table for each head, and no vectors added to the values. Shaw
-# > and others share theirs among heads, and have a second set for the values. This is
-# > the form that Dai and others compare with.
+# > and others share theirs among heads, and have a second set for the values.
 #
 # `tests/test_relative_attention.py` tests each of these.
 #

@@ -210,7 +210,8 @@
 # quick = bool(os.environ.get("LABML_STYLE_QUICK"))
 # updates, seeds = (5, 2) if quick else (200, 3)
 # train = corpus.train[: 32 * 32 * updates + 1].long()
-# test = corpus.test[: 32 * 32 * 50 + 1].long()
+# whole = min(50, (len(corpus.test) - 1) // 1024)  # segments of 32, in 32 lanes
+# test = corpus.test[: 1024 * whole + 1].long()
 # sizes = dict(vocabulary=256, d_model=64, heads=4, d_ff=256, layers=2)
 # live = {}  # bits by position, `[seeds, 32]`
 # for slots in (32, 0):
@@ -677,12 +678,15 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # positions, [Shaw's](relative_attention.ipynb#ShawAttention) with 64 rows, or
 # [absolute](relative_attention.ipynb#AbsoluteEmbedding) places in the segment.
 #
-# Relative positions gain nothing here. Absolute places get worse with every slot beyond
-# 16. Shaw's were expected to stay, and get worse beyond 64. A likely reason, not
-# tested: all slots beyond distance 63 share one vector.
+# [Its figure](relative_attention.ipynb#which-positions-can-use-a-longer-memory) stands
+# with the chapter on positions. Relative positions gain nothing here. Absolute places
+# get worse with every slot beyond 16. Shaw's were expected to stay, and get worse
+# beyond 64. A likely reason, not tested: all slots beyond distance 63 share one vector.
 
 # %% tags=["active-ipynb"]
-# report("positions@cpu")
+# from labml_style.lab.results import verdict
+#
+# verdict("positions@cpu")
 
 # %% [markdown]
 # ## What does a byte cost in evaluation?
@@ -694,7 +698,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # ratio as tens to hundreds ([table](../docs/results.md#evaluation-costcpu)).
 
 # %% tags=["active-ipynb"]
-# from labml_style.lab.results import expectation, trained, verdict
+# from labml_style.lab.results import expectation, trained
 #
 # display(expectation("evaluation-cost@cpu", folded=True))
 # display(verdict("evaluation-cost@cpu"))
