@@ -69,7 +69,7 @@
 # >   eight times the memory of training. With absolute places it is right in 77 %, and
 # >   in 18 % with the longer memory. [Measured
 # >   below](#which-of-them-can-name-the-token-ten-steps-back).
-# > - All distances come from two matrix products and a *view*: no loop, no index, no
+# > - All scores come from two matrix products and a *view*: no loop, no index, no
 # >   copy. [Explained on 3 queries and 5 keys](#how-does-a-shift-replace-the-loop).
 
 # %% [markdown]
@@ -265,8 +265,9 @@ def naive_scores(
 #
 # The order of the three is what may carry over to larger models, not the size of the
 # gaps. Dai and others (Table 6) gain a little from a longer attention at evaluation:
-# 27.02 to 26.77 in perplexity. That gain does not show at this size. Why Shaw's lose is
-# [looked into below](#which-of-them-can-name-the-token-ten-steps-back).
+# 27.02 to 26.77 in perplexity. That gain does not show at this size. Why Shaw's lose
+# was not tested on text; a likely reason shows in [a smaller
+# task](#which-of-them-can-name-the-token-ten-steps-back).
 
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import report
@@ -367,8 +368,9 @@ def naive_scores(
 # $$ (\text{time} - 1 + p) + (n + p - 1)\, i + j \tag{4} $$
 #
 # belongs to query $i$ and key $j$. Keys in the future get what follows there: zeros,
-# then the next row. The mask removes both. At least one zero is needed, or the last
-# number of a row of the view would be the first of the next, and masked with it. The
+# then the next row. The mask removes both. At least one zero is needed: the mask
+# is added in place, and without a zero the last number of a row of the view would be
+# the first of the next, and masked with it. The
 # code takes one to eight, as products whose width is a multiple of eight are fast.
 
 
@@ -457,7 +459,8 @@ def distances(n: int, clamp_length: int | None, like: Tensor, ahead: int = 0) ->
 
 # %% [markdown]
 # **Products of waves depend on the distance alone**, until a matrix like $W_q^\top W_k$
-# stands between them. With $\omega_k = 10000^{-2k/d}$
+# stands between them. (Some matrices keep it so; one drawn at random does not.) With
+# $\omega_k = 10000^{-2k/d}$
 #
 # $$ R_a^\top R_b = \sum_{k=0}^{d/2-1} \cos\bigl((a-b)\,\omega_k\bigr) \tag{5} $$
 
@@ -654,7 +657,7 @@ class RelativeAttention(ContentAttention):
 #
 # With `clamp_length` all larger distances count as it. A token farther away can still
 # be found by what it is, and no longer by where it stands. The official code clamps at
-# evaluation: at 820, with 2,100 slots, for 12 layers on enwik8.
+# evaluation: at 820, with 2,100 slots, for 12 layers on enwik8. We saw no gain by it.
 # **Distances up to the clamp keep their vectors.**
 
 # %% tags=["active-ipynb", "proof"]
@@ -862,9 +865,9 @@ class AbsoluteEmbedding(Embedding):
 # %% [markdown]
 # ## What does it cost, and when to use it?
 #
-# Positions add nothing to the memory. They add weights: a matrix of $d^2$ in
-# `RelativeAttention`, $d$ for each distance in `ShawAttention`. The code takes width
-# 256, four heads, and 128 tokens with 128 slots.
+# Positions add nothing to the memory. They add weights: a matrix of $d^2$ and the two
+# vectors in `RelativeAttention`, $d$ for each distance in `ShawAttention`. The code
+# takes width 256, four heads, and 128 tokens with 128 slots.
 #
 # **When to use which.** Take `RelativeAttention` wherever states are kept: it was best
 # in [both](#which-positions-can-use-a-longer-memory)
@@ -902,8 +905,6 @@ class AbsoluteEmbedding(Embedding):
 # >
 # > `ShawAttention` has a table for each head, and no vectors added to the values. Shaw
 # > and others share theirs among heads, and have a second set for the values.
-#
-# `tests/test_relative_attention.py` tests each of these.
 #
 # ## Pitfalls seen in public code
 #
@@ -944,7 +945,8 @@ class AbsoluteEmbedding(Embedding):
 # - A distance is found when a state is used, so nothing stored can become false.
 # - Four terms: content and distance, asked for by the token and by a learned vector.
 # - One product gives the terms of all distances, and a view puts them under their keys.
-# - With a cache distances were best here, and alone kept their bits when memory grew.
+# - With a cache waves of distances were best here, and alone kept their bits when
+#   memory grew.
 #
 # ## Exercises
 #

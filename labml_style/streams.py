@@ -54,13 +54,13 @@
 # %% [markdown]
 # > **What you will find.** Measured on Tiny Shakespeare, with a model that counts:
 # >
-# > - The second byte of a segment costs 3.60 bits when one byte is known before it, and
-# >   2.40 when five are. [Measured below](#what-is-lost-at-a-border).
+# > - A byte costs 3.60 bits when one byte is known before it, and 2.40 when five are.
+# >   [Measured below](#what-is-lost-at-a-border).
 # > - In lanes a memory finds these bytes: the first four guesses of a segment cost 2.34
 # >   bits, and 2.89 without memory. In random crops a memory holds another place's
 # >   bytes, and they cost 3.45. [Holds](#does-a-row-find-its-past).
-# > - With lanes and a memory it no longer matters where the text is cut.
-# >   [Holds](#how-long-must-a-segment-be).
+# > - With lanes and a memory it no longer matters where the text is cut, for a model
+# >   that looks back five bytes. [Holds](#how-long-must-a-segment-be).
 # > - An epoch of lanes scores every byte once. An epoch of random crops misses 37 % of
 # >   the text. [Counted below](#which-stream-to-use).
 
@@ -117,8 +117,8 @@
 # %% [markdown]
 # **Bits per byte** are the mean of $-\log_2 p$ over the bytes of a text; guessing
 # blindly costs 8. A segment without a past pays the upper lines of the table, one after
-# the other, at each of its borders. This model looks back five bytes and pays for five.
-# A Transformer that looks back a hundred pays, less and less, for a hundred.
+# the other, at each of its borders. This model looks back five bytes, so its first
+# four guesses pay. A Transformer looks back farther, and more of its guesses pay.
 #
 # ## The idea: each row of the batch goes on
 #
@@ -156,8 +156,8 @@
 #     print(before, "|", after)
 
 # %% [markdown]
-# These are two steps in a row, and the bar is the border. Read across it: each row goes
-# on in the middle of its word.
+# These are two steps in a row, and the bar is the border. Across it each row goes on,
+# three of the four within a word.
 #
 # ## Does a row find its past?
 #
@@ -609,9 +609,10 @@ class RecallStream(SampleStream):
 #     print(" ".join(names), f"-> v{answer - 7}" if answer >= 0 else "")
 
 # %% [markdown]
-# One sample, in three segments. The last key asks for the value that stood beside it.
-# Guessing a value is right once in 8. A model that remembers both values and not whose
-# they are is right once in 2, the number of pairs. Accuracy above both is recall. Tasks
+# One sample, in three segments. The last key asks for the value that stood beside it;
+# `distance` counts from the end of the pairs. Guessing a value is right once in 8. A
+# model that remembers both values and not whose they are is right once in 2, the number
+# of pairs. Accuracy above both is recall; with one pair the first is enough. Tasks
 # with many questions and with copies are on [pages](support/recall.ipynb) [of their
 # own](support/segments.ipynb).
 #
@@ -819,10 +820,10 @@ class RecallStream(SampleStream):
 # %% [markdown]
 # ## In short
 #
-# - A segment without a past pays for it in its first bytes, at every border.
+# - A segment without a past pays for it in its first guesses, at every border.
 # - In lanes each row of the batch goes on, so a memory kept for a row is its own past.
 # - Random crops have no past: every memory must be empty before each segment.
-# - A batch is a function of its number, so a stream resumes from one integer.
+# - A stream resumes from one integer; a training run needs its memory as well.
 # - Where the answer lies at a known distance, accuracy says how far a memory reaches.
 #
 # ## Exercises
@@ -862,7 +863,7 @@ class RecallStream(SampleStream):
 # ### Two: the guard for a training loop
 #
 # Easy. Given two batches in a row, return True when every lane either continues or is
-# reset.
+# reset. (It cannot see a wrong axis; the first pitfall says what does.)
 #
 # <details><summary>Hint</summary>
 #
@@ -1023,7 +1024,7 @@ class RecallStream(SampleStream):
 #
 # - [Dai and others 2019](../docs/references.md#dai2019transformerxl), *Transformer-XL:
 #   Attentive Language Models Beyond a Fixed-Length Context*.
-# - [Rae and others 2020](../docs/references.md#rae2019compressive), *Compressive
+# - [Rae and others 2019](../docs/references.md#rae2019compressive), *Compressive
 #   Transformers for Long-Range Sequence Modelling*.
 # - [Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), *Recurrent
 #   Memory Transformer*.
