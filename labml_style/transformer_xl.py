@@ -820,7 +820,7 @@ def initialise(module: nn.Module, std: float) -> None:
 # **Found.** As expected, at every distance and in every seed. **Verdict:** holds. The
 # official script for 12 layers on enwik8 does the same: it trains with 512 slots and
 # evaluates with 2,100. Whether more slots *help* on text is
-# [another question](training.ipynb#which-positions-can-use-a-longer-memory).
+# [another question](relative_attention.ipynb#which-positions-can-use-a-longer-memory).
 #
 # ## Proofs
 #
