@@ -74,9 +74,9 @@
 # > - Eight times the memory of training does no harm with relative positions, and gives
 # >   nothing: 0.005 bits. Other positions lose. [In part as
 # >   expected](#which-positions-can-use-a-longer-memory).
-# > - Keys of 32,768 bytes are 1,024 times the state of 32 slots, and take tens of times
-# >   as long. A sliding window takes 297 times the time of reuse at 512 bytes.
-# >   [Measured, in part as expected](#what-does-a-byte-cost-in-evaluation).
+# > - The keys of 32,768 tokens take 1,024 times the room of 32 slots, and tens of times
+# >   as long. A sliding window of 512 bytes takes 297 times the time of reuse, measured
+# >   once. [In part as expected](#what-does-a-byte-cost-in-evaluation).
 
 # %% [markdown]
 # > **Use it.** In a copy of the repository: `pip install ".[models]"`
@@ -101,7 +101,8 @@
 # A [Transformer-XL](transformer_xl.ipynb) stops the gradient of what it keeps, so a
 # backward pass ends at the [border](../docs/glossary.md#border). Other memories are
 # made from the memory before, and have to be taught *through* it. The smallest of that
-# kind is beside: each layer but the last remembers what it *gave*, as in [same-layer
+# kind is beside. Transformer-XL keeps what each layer *got*; this model keeps what each
+# layer *gave*, as in [same-layer
 # recurrence](../docs/references.md#ding2021ernie). Count the operations that a backward
 # pass walks through, at each of eight segments.
 
@@ -257,9 +258,10 @@
 # )
 
 # %% [markdown]
-# **Found.** As expected. The memory takes the border away. The two arms do not see as
-# many keys; at equal cost they are compared [further
-# down](#what-does-recurrence-buy-at-equal-cost).
+# **Found.** As expected. The memory takes the border away. (After 200 updates these
+# models are far behind the [model that counts](../docs/support/counting.ipynb), which
+# has 2.40 bits: read the gap, not the level.) The two arms do not see as many keys; at
+# equal cost they are compared [further down](#what-does-recurrence-buy-at-equal-cost).
 #
 # ## The parts of a training run
 #
@@ -614,14 +616,15 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # $$ \bar K = n_m + \frac{n_s + 1}{2} \tag{2} $$
 #
 # A longer segment costs keys as well. So the fair question is: spend the same keys on a
-# memory, or on a longer segment? Four arms:
+# memory (A), or on a longer segment (C)? Without either (B) costs less, and in a
+# sliding window (D) much more:
 #
 # | | segment | slots | keys | work |
 # | --- | ---: | ---: | ---: | ---: |
-# | (A) | 32 | 32 | 48.5 | 1 |
-# | (B) | 32 | 0 | 16.5 | 1 |
-# | (C) | 96 | 0 | 48.5 | 1 |
-# | (D) | 32 | 0 | 32 | 32 |
+# | (A) memory | 32 | 32 | 48.5 | 1 |
+# | (B) alone | 32 | 0 | 16.5 | 1 |
+# | (C) longer | 96 | 0 | 48.5 | 1 |
+# | (D) window | 32 | 0 | 32 | 32 |
 
 # %% tags=["active-ipynb", "figure"]
 # rows = {
@@ -656,7 +659,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # Shakespeare, 3 layers of width 96, 2,000 updates of 1,536 bytes, three seeds.
 #
 # (A) is best in every seed. (B) pays where a segment begins without a past. (C) begins
-# so a third as often, and from its 33rd byte on it is level with (A). (D) never begins
+# so a third as often, and from its 33rd byte on, which the figure leaves
+# out, it is level with (A). (D) never begins
 # so. It still costs 0.038 more than (A): it has 32 keys where (A) has 48.5.
 #
 # These are small models of one text. The order of the arms may carry over, the size of
@@ -681,7 +685,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # [Its figure](relative_attention.ipynb#which-positions-can-use-a-longer-memory) stands
 # with the chapter on positions. Relative positions gain nothing here. Absolute places
 # get worse with every slot beyond 16. Shaw's were expected to stay, and get worse
-# beyond 64. A likely reason, not tested: all slots beyond distance 63 share one vector.
+# beyond 32. A likely reason, not tested: all slots beyond distance 63 share one vector.
 
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import verdict
@@ -694,7 +698,8 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # Three ways to give a guess its past. **Reuse**: the memory is carried, and each byte
 # is run once. **Sliding window**: for each guess all bytes of the window are run again.
 # Dai and others, Table 9, measured 363 to 1,874 times their own time for 800 to 3,800
-# tokens. Here each time is measured once, the window's over 256 bytes, so read the
+# tokens. In proportion means: a window twice as long takes twice the time, a factor of
+# 1 below. Here each time is measured once, the window's over 256 bytes, so read the
 # ratio as tens to hundreds ([table](../docs/results.md#evaluation-costcpu)).
 
 # %% tags=["active-ipynb"]
@@ -913,7 +918,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 #   look at bits by position.
 # - At equal mean keys a memory of 32 slots is better than a longer segment, by 0.033
 #   bits per byte on Tiny Shakespeare.
-# - A checkpoint holds weights, optimizer, place in the text, and memory.
+# - A checkpoint holds weights, optimizer, random state, place in the text, and memory.
 #
 # ## Exercises
 #
