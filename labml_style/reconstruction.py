@@ -59,10 +59,12 @@
 # >   gradient](#who-teaches-a-convolution). In a recall task it then answers 23 % of
 # >   the questions about what stood 48 tokens ago; a guess has 12.5 %.
 # > - Taught by attention reconstruction it answers 86 %, through time 61 %, by
-# >   auto-encoding 19 %. Mean pooling, which has nothing to learn, answers 80 %. [In
-# >   part as expected](#how-far-back-does-it-recall).
+# >   auto-encoding 19 %. Mean and max pooling, which have nothing to learn, answer 80
+# >   and 79 %. From 32 to 80 tokens the means are 79, 63, 16, 76 and 80 %. [In part as
+# >   expected](#how-far-back-does-it-recall).
 # > - On Tiny Shakespeare auto-encoding restores most. Yet attention reconstruction
-# >   saves 0.018 to 0.046 bits per byte over it, and 0.018 to 0.028 over mean pooling.
+# >   saves 0.018 to 0.046 bits per byte over it, and 0.018 to 0.028 over mean pooling,
+# >   in a frozen model that had no compressed slots.
 # >   [In part as expected](#what-does-each-loss-keep).
 # > - So pool first; if you train a convolution, use attention reconstruction. [What it
 # >   costs](#what-does-it-cost-and-which-to-use).
@@ -87,8 +89,8 @@
 # >
 # > The loop adds the compression's loss to that of the text. In a loop of your own:
 # > `logits, memory, auxiliary = model(tokens, memory)`, and add
-# > `auxiliary["compression"]`. With `BackpropagationThroughTime` set `truncation=4`
-# > too, or more.
+# > `auxiliary["compression"]`. With `BackpropagationThroughTime` set
+# > `truncation` to 2 or more: at 1 nothing reaches the compression.
 
 # %% [markdown]
 # ## Who teaches a convolution?
@@ -149,7 +151,8 @@
 #   \\ & \qquad\quad - \mathrm{attn}(h, \mathrm{new}) \bigr\rVert_2
 # \end{aligned} \tag{2} $$
 #
-# Everything but $f_c$ is a constant. The code has mean squares in the place of norms
+# Here everything but $f_c$ is a constant; in (1) the old slots are, and $g$ learns with
+# $f_c$. The code has mean squares in the place of norms
 # ([why](#where-this-departs-from-the-paper)).
 
 # %% tags=["active-ipynb", "idea"]
@@ -233,8 +236,9 @@
 # %% [markdown]
 # **Found.** Auto-encoding restores every loud number and no quiet one; attention then
 # misses more than it took. Attention reconstruction drops what attention does not see,
-# and misses least. A mean, which learns nothing, is close behind: the slots are random,
-# so none is worth more than its neighbour. **Verdict:** holds.
+# and misses least; it still keeps only half of the quiet ones, as the new slots must
+# work through the same keys and values. A mean, which learns nothing, is close behind:
+# the slots are random, so none is worth more than its neighbour. **Verdict:** holds.
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
@@ -265,7 +269,7 @@
 # ## The losses as parts
 #
 # A loss is a part of the model: `compression_loss` in its config. It gets what was
-# [evicted](compressive_transformer.ipynb#Evicted), and the new slots. With `detaches`
+# [evicted](support/eviction.ipynb#Evicted), and the new slots. With `detaches`
 # it says that compressed slots are stored without a graph.
 
 # %%
@@ -501,9 +505,9 @@ def receivers(
 # A loss of its own teaches the compression and nothing else. The text teaches
 # everything else; the compression it teaches only through time.
 #
-# That takes three segments in one graph: one whose states are compressed later, one at
-# which they are, and one that attends to the new slots. `tests/test_reconstruction.py`
-# counts them, and sees that a loss reaches all parameters of a group or none.
+# That takes two segments in one graph: one at which slots are compressed, and one that
+# attends to the new slots. `tests/test_reconstruction.py` counts them, and sees that a
+# loss reaches all parameters of a group or none.
 
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
@@ -544,14 +548,17 @@ def receivers(
 # %% [markdown]
 # ## What does it cost, and which to use?
 #
-# Memory and state are the same for all. In training they differ in weights and in the
+# The memory is as large with all of them. In training they differ in weights and in the
 # time of a step. Through time has the weights of attention reconstruction and no loss,
 # but holds the graphs of all segments at once.
 #
 # **Which to use.** Begin with mean pooling: no weights, no loss, and in
 # [recall](#how-far-back-does-it-recall) three seeds could not tell it from the best.
 # Where bits count, take attention reconstruction: [on text](#what-does-each-loss-keep)
-# it saved 0.02 bits over mean pooling, with 27 % more weights. Through time was as good
+# it saved 0.02 bits over mean pooling in a frozen model, with 27 % more weights. (A
+# model trained with it gained nothing over [as many exact
+# slots](compressive_transformer.ipynb#what-do-compressed-slots-buy-at-equal-cost).)
+# Through time was as good
 # there and behind in recall. We found no use for auto-encoding.
 
 # %% tags=["active-ipynb"]
@@ -689,7 +696,8 @@ def receivers(
 # expectation("recall@cpu", folded=True)
 
 # %% [markdown]
-# Eight ways fill the compressed slots: three functions without weights, a convolution
+# Eight ways fill the compressed slots (an arm is named *function, loss*): three
+# functions without weights, a convolution
 # taught in each of three ways, a dilated one, and a *frozen* one, which stays as it was
 # drawn. One graph goes through the 12 segments of a sample, so that through time the
 # questions themselves teach the convolution.
@@ -802,9 +810,9 @@ def receivers(
 # %% [markdown]
 # > **Pitfall.** One norm for all gradients. Clipped jointly, a large gradient of the
 # > compression shrinks the model's too. The
-# > [loop](training.ipynb#whose-gradient-is-too-large) clips the modules under
-# > `compression` apart. Tested with a loss a million times larger: the model's updates
-# > stay the same bit for bit.
+# > [loop](support/optimising.ipynb) clips the modules under
+# > `compression` apart. `tests/test_reconstruction.py` makes that loss a million times
+# > larger: the model's updates stay the same, bit for bit.
 
 # %% [markdown]
 # ## In short

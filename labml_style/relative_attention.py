@@ -810,12 +810,12 @@ class AbsoluteEmbedding(Embedding):
 #     assert share["absolute"].mean(0).diff().max() < 0, "falls with the memory"
 
 # %% [markdown]
-# **Found.** Relative attention answers always, clamped or not. Shaw's form, with
-# a table of 32 rows, does up to 64 slots, and is right in 95 % with 128. Absolute places are right in 77 % with
-# one segment in memory and in 18 % with eight, where a guess has 6 %. Counting on
-# learns the task, as a learned matrix can get distances from two waves. But this does
-# not carry over to longer memories: 54 % with eight segments. Why was not tested.
-# **Verdict:** holds.
+# **Found.** Relative attention answers always, clamped or not. Shaw's form, with a
+# table of 32 rows, does up to 64 slots, and is right in 95 % with 128. Absolute places
+# are right in 77 % with one segment in memory and in 18 % with eight, where a guess has
+# 6 %. Counting on learns the task, as a learned matrix can get distances from two
+# waves. But this does not carry over to longer memories: 54 % with eight segments. Why
+# was not tested. **Verdict:** holds.
 
 # %% tags=["active-ipynb", "figure"]
 # looks = {"relative": ("C1", "s-"), "Shaw": ("C1", "o--")}

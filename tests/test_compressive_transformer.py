@@ -1519,6 +1519,9 @@ def test_words_never_seen_lose_by_memory_and_common_ones_by_compression() -> Non
     assert all(memory[least][1] < 0 for least in ("1", "10", "100", "1000"))
     assert max(memory["1"][1], memory["10"][1]) < memory["1000"][0], "rarer gain more"
     assert all(squeezed[least][0] > 0 for least in ("100", "1000"))
+    for least in ("100", "1000"):
+        gap = np.mean(costs["rate 3", least], 0) - np.mean(costs["xl", least], 0)
+        assert 3 < 100 * (2 ** (gap.sum() / words[least].sum()) - 1) < 4
     holds_zero = [least for least, (a, b) in squeezed.items() if a < 0 < b]
     assert holds_zero == ["0", "1"], "where most were expected to"
 

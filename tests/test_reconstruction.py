@@ -397,6 +397,20 @@ def test_backpropagation_teaches_by_later_segments(
         assert all(c.requires_grad == (number >= 2) for c in memory.compressed)
 
 
+def test_two_segments_teach_through_time_once_the_memory_is_full() -> None:
+    model = make(compression_loss=BackpropagationThroughTime)
+    memory: CompressiveMemory | None = None
+    for number in range(5):
+        memory = model(text(2, 4, seed=number), memory).memory.detach()
+    own = part_of(model, "function")
+    for together in (1, 2):
+        after = memory
+        for number in range(together):
+            logits, after, _ = model(text(2, 4, seed=9 + number), after)
+        taught_now = taught(gradients(model, cost(logits)))
+        assert (own <= taught_now) == (together == 2)
+
+
 @each_learned
 @pytest.mark.parametrize("loss", [BackpropagationThroughTime, CompressionLoss])
 def test_a_cut_memory_and_no_loss_teach_nothing(function: Any, loss: Any) -> None:
@@ -951,7 +965,11 @@ def test_what_is_said_of_recall() -> None:
     assert at_48["frozen"] == "23%" and at_48["mean"] == "80%"
     assert at_48["convolution, attention"] == "86%"
     assert at_48["convolution, through time"] == "61%"
-    assert at_48["convolution, encoding"] == "19%"
+    assert at_48["convolution, encoding"] == "19%" and at_48["max"] == "79%"
+    means = {arm: f"{rows[:, 4:9].mean():.0%}" for arm, rows in taught.items()}
+    assert means["convolution, attention"] == "79%" and means["mean"] == "76%"
+    assert means["convolution, through time"] == "63%" and means["max"] == "80%"
+    assert means["convolution, encoding"] == "16%"
     own, through = taught["convolution, attention"], taught["convolution, through time"]
     ahead = own[:, 4:9].mean(1) - through[:, 4:9].mean(1)
     assert ahead.min() > -0.02 and (ahead > 0.05).sum() == 2, "behind in two seeds"
