@@ -146,9 +146,11 @@ def test_the_digest_of_a_text_is_that_of_its_numbers() -> None:
     text = torch.arange(3 << 20) % 251
     state = RandomCrops(text.byte(), 2, 8).state_dict()
     RandomCrops(text, 2, 8).load_state_dict(state)
-    text[-1] += 1
-    with pytest.raises(ValueError, match="digest"):
-        RandomCrops(text, 2, 8).load_state_dict(state)
+    for place in (-1, 0):
+        other = text.clone()
+        other[place] += 1
+        with pytest.raises(ValueError, match="digest"):
+            RandomCrops(other, 2, 8).load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +356,12 @@ def test_samples_differ_by_number_and_seed_and_resume() -> None:
     assert all(equal(a, b) for a, b in zip(one, two, strict=True))
     with pytest.raises(ValueError, match="seed 0, here 1"):
         stream(1).load_state_dict(one.state_dict())
+
+
+def test_a_seed_gives_no_sample_of_the_next_seed() -> None:
+    one, two = (RecallStream(8, 8, 16, 3, seed=seed) for seed in (4, 5))
+    first, second = list(one), list(two)
+    assert not any(equal(a, b) for a in first for b in second)
 
 
 @pytest.mark.parametrize(
