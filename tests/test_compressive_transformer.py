@@ -36,7 +36,8 @@ from labml_style.compressive_transformer import (
     Evicted,
     plan_eviction,
 )
-from labml_style.contract import causal_mask
+from labml_style.contract import Seen, causal_mask
+from labml_style.eviction import received_by
 from labml_style.lab.history import history
 from labml_style.lab.results import load, summary
 from labml_style.reconstruction import (
@@ -818,11 +819,21 @@ def test_a_token_has_influence_until_it_left(function: Any) -> None:
 # Empty lanes
 
 
+# With 6 slots beside segments of 4, a block holds slots of two segments; so it does
+# with 9 beside 6, where a group has more than one slot that is not its first. With room
+# for one compressed slot, a new one is dropped in the update that makes it.
 @each_function
-@pytest.mark.parametrize("memory_length", [8, 6])
-def test_a_reset_lane_is_a_fresh_lane(function: Any, memory_length: int) -> None:
-    # With 6 slots beside segments of 4, a block holds slots of two segments.
-    model = make(compression=function, memory_length=memory_length)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"memory_length": 6},
+        {"segment_length": 6, "memory_length": 9, "compression_rate": 3},
+        {"compressed_length": 1},
+    ],
+)
+def test_a_reset_lane_is_a_fresh_lane(function: Any, sizes: dict[str, int]) -> None:
+    model = make(compression=function, **sizes)
     _, memory = follow(model, text(3, 24))
     mask = torch.tensor([True, False, True])
     tokens = text(3, 4 * 6, seed=1)
@@ -832,7 +843,7 @@ def test_a_reset_lane_is_a_fresh_lane(function: Any, memory_length: int) -> None
         fresh, own = follow(model, tokens[mask])
     assert found[1].equal(kept[1]), "the other lane is untouched"
     assert close(found[mask], fresh) and not close(kept[mask], fresh)
-    assert after.filled is None, "6 segments fill all slots"
+    assert after.filled is None, "24 tokens fill all slots"
     for one, other, new in zip(
         tensors(after), tensors(unchanged), tensors(own), strict=True
     ):
@@ -869,6 +880,16 @@ def test_what_was_in_a_reset_lane_has_no_influence(function: Any) -> None:
         spoiled = memory.map(lambda s, lane=lane, v=value: s.masked_fill(lane, v))
         found, _ = follow(model, tokens, spoiled.reset(mask))
         assert found.equal(expected)
+
+
+def test_a_slot_receives_the_same_beside_empty_slots() -> None:
+    attention = make().layers[0].attention
+    query, keys, values = torch.randn(3, 2, 2, 9, 4, dtype=torch.float64)
+    query, held = query[:, :, :4], torch.arange(5).expand(2, -1) >= 2
+    found = received_by(attention, Seen(query, keys, values), held)
+    without = Seen(query, keys[:, :, 2:], values[:, :, 2:])
+    assert close(found[:, 2:], received_by(attention, without, None))
+    assert found[:, :2].eq(0).all(), "and they receive nothing"
 
 
 # Step by step
