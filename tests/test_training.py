@@ -200,6 +200,12 @@ def test_a_part_that_is_clipped_apart_does_not_hold_back_the_rest() -> None:
     assert moved[0] > 1.3 * moved[1]
 
 
+def test_a_group_without_gradients_is_not_named() -> None:
+    model = Nested()
+    model.body.weight.grad = torch.ones(1, 3)
+    assert set(clip_gradients(model, PLAIN)) == {"model"}
+
+
 def test_a_small_gradient_is_not_scaled() -> None:
     model = Nested()
     for parameter in model.parameters():
