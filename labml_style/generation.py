@@ -785,6 +785,15 @@ if __name__ == "__main__" and __spec__ is not None:
 #     raise AssertionError("it was not refused")
 
 # %% [markdown]
+# ## In short
+#
+# - In decoding keys and values do not change, so they are computed once and kept.
+# - A model with memory attends to `memory_length + segment_length` keys at most, so a
+#   token costs the same however long the text is.
+# - At a border the model's own `forward` moves the memory, whatever that memory is.
+# - A state is a value: any number of continuations may go on from it.
+# - Step by step gives the logits of `forward`.
+#
 # ## Exercises
 #
 # An untouched stub prints "not solved yet"; a wrong answer fails its check.

@@ -199,12 +199,11 @@
 #     for (name, bits), colour in zip(found.items(), ("C1", "C0", MUTED), strict=True):
 #         mean = bits.mean(0)[:8]
 #         error = 2 * bits.std(0)[:8] / len(bits) ** 0.5
-#         axes.plot(range(1, 9), mean, "o-", color=colour, markersize=3)
+#         axes.plot(range(1, 9), mean, "o-", color=colour, markersize=3, label=name)
 #         band = mean - error, mean + error
 #         axes.fill_between(range(1, 9), *band, color=colour, alpha=0.2)
-#         axes.text(1.1, mean[0] + 0.15, name, color=colour)
+#     axes.legend(frameon=False)
 #     axes.set(xlabel="guess of the segment, first 8 of 32", ylabel="bits per byte")
-#     axes.set_ylim(top=6)
 # show(
 #     figure,
 #     alt="Bits per byte along a segment. Lanes with a memory are low from the first "
