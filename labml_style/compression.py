@@ -125,6 +125,7 @@
 # from labml_style.contract import causal_mask
 # from labml_style.corpora import demo_corpus
 # from labml_style.lab.results import trained
+# from labml_style.relative_attention import ContentAttention
 # from labml_style.streams import TextStream
 # from labml_style.transformer_xl import TransformerXLMemory
 #
@@ -320,7 +321,8 @@
 # def used(t):
 #     usage = 0.0
 #     for layer, old, new in zip(model.layers, states[t - 1], states[t], strict=True):
-#         look, recent = layer.attention, new[:, :24]
+#         look: ContentAttention = layer.attention
+#         recent = new[:, :24]
 #         keys, _ = look.keys_values(torch.cat([old, recent], dim=1))
 #         mask = causal_mask(24, 32, None, recent)
 #         weights = look.weights(look.query(recent), keys, mask, look.positions(56))
@@ -696,7 +698,8 @@ class MostUsed(Compression):
 # sizes = dict(vocabulary=256, d_model=256, layers=1, heads=4, d_ff=1024)
 # config = TransformerXLConfig(**sizes, segment_length=128, memory_length=128)
 # layer = TransformerXL(config).layers[0]
-# look, (kept, now) = layer.attention, torch.randn(2, 8, 128, 256)
+# look: ContentAttention = layer.attention
+# kept, now = torch.randn(2, 8, 128, 256)
 # kinds = MaxPooling, MeanPooling, Convolution, DilatedConvolution, MostUsed
 # calls = dict.fromkeys(kinds, "part(kept)")
 # usage = "received(look.weights(query, keys, mask, far))[:, :128]"

@@ -641,7 +641,7 @@ class RelativeAttention(ContentAttention):
 # %% tags=["active-ipynb", "proof"]
 # torch.manual_seed(0)
 # sizes = AttentionConfig(vocabulary=50, d_model=32, heads=4)
-# relative = RelativeAttention(sizes).double()
+# relative: RelativeAttention = RelativeAttention(sizes).double()
 # k, v = relative.kv.weight.chunk(2)
 # own = dict(q=relative.q.weight, k=k, v=v, r=relative.position.weight)
 # own |= dict(u=relative.u, b=relative.v, o=relative.out.weight)
@@ -663,7 +663,8 @@ class RelativeAttention(ContentAttention):
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
 #
-# clamped = RelativeAttention(replace(sizes, clamp_length=6)).double()
+# shorter = replace(sizes, clamp_length=6)
+# clamped: RelativeAttention = RelativeAttention(shorter).double()
 # clamped.load_state_dict(relative.state_dict())
 # print("distances:", *distances(12, 6, clamped.u).int().tolist())
 # near, far = relative.positions(12), clamped.positions(12)
@@ -853,7 +854,8 @@ class AbsoluteEmbedding(Embedding):
 #     mask = causal_mask(1, slots + 15, None, torch.zeros(1))
 #     far, drawn = distances(slots + 16, None, like), []
 #     for layer in layers[name]:
-#         x, part = layer.embedding(text[:, 128 - slots :]), layer.attention
+#         x = layer.embedding(text[:, 128 - slots :])
+#         part: ContentAttention = layer.attention
 #         given = part.query(x[:, -1:]), part.keys_values(x)[0], mask
 #         seen = part.weights(*given, part.positions(slots + 16))
 #         drawn.append(seen[..., far >= 31].sum(-1).mean().item())
@@ -930,7 +932,7 @@ class AbsoluteEmbedding(Embedding):
 # > must differ, in a part that was moved to bfloat16 as well.
 
 # %% tags=["active-ipynb", "proof"]
-# half = RelativeAttention(sizes).bfloat16()
+# half: RelativeAttention = RelativeAttention(sizes).bfloat16()
 # counted = distances(600, None, half.position.weight)
 # for name, numbers in (("ours", counted), ("bfloat16", counted.bfloat16())):
 #     print(f"{name}: {len(numbers.unique())} of 600 differ", end="  ")

@@ -619,7 +619,7 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # memory (A), or on a longer segment (C)? Without either (B) costs less, and in a
 # sliding window (D) much more:
 #
-# | | segment | slots | keys | work |
+# | arm | segment | slots | keys | work |
 # | --- | ---: | ---: | ---: | ---: |
 # | (A) memory | 32 | 32 | 48.5 | 1 |
 # | (B) alone | 32 | 0 | 16.5 | 1 |
@@ -705,8 +705,10 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import expectation, trained
 #
-# display(expectation("evaluation-cost@cpu", folded=True))
-# display(verdict("evaluation-cost@cpu"))
+# expectation("evaluation-cost@cpu", folded=True)
+
+# %% tags=["active-ipynb"]
+# verdict("evaluation-cost@cpu")
 
 # %% [markdown]
 # **A full cache**: a plain Transformer can keep keys and values of the whole text. Then

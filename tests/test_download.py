@@ -247,7 +247,7 @@ def test_of_two_processes_one_downloads_and_one_waits(
     root = Path(download.__file__).parents[2]
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, cwd=root) for _ in range(2)]
-    assert [process.wait(15) for process in both] == [0, 0]
+    assert [process.wait(60) for process in both] == [0, 0]
     assert (cache / "file.bin").read_bytes() == content
     assert names(cache) == ["file.bin"]
     assert server.asked == [None]
