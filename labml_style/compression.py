@@ -84,8 +84,8 @@
 # slots, and to the tokens of *now* up to itself.
 
 # %% tags=["active-ipynb", "figure"]
-# old, recent = [Slot("memory")] * 32, [Slot("memory")] * 24
-# now, coarse = [Slot("segment")] * 8, [Slot("compressed", 4)] * 8
+# old, recent = [Slot("memory", 1, " ")] * 32, [Slot("memory", 1, " ")] * 24
+# now, coarse = [Slot("segment", 1, " ")] * 8, [Slot("compressed", 4)] * 8
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 1.6))
 #     memory_strip(axes, old + recent + now, names=False)
@@ -290,7 +290,7 @@
 # %% tags=["active-ipynb", "figure"]
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 1.2))
-#     coarse = [Slot("compressed")] * 8
+#     coarse = [Slot("compressed", 1, " ")] * 8
 #     memory_strip(axes, coarse + recent + now, start=24, names=False)
 #     for i in range(8):
 #         memory_strip(axes, coarse[:1], y=-1.5, start=4 * i + 2, names=False)

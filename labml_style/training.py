@@ -851,12 +851,13 @@ def evaluate(model: nn.Module, stream: Stream, *, warm_up: int = 0) -> Evaluatio
 
 # %% tags=["active-ipynb", "proof"]
 # for kept in (True, False):
-#     model, memory, counts = SameLayer(tiny), None, []
+#     model: TransformerXL = SameLayer(tiny)
+#     memory, counts = None, []
 #     for t in range(4):
-#         logits, memory, _ = model(TextStream(corpus.train, 4, 8).at(t).tokens, memory)
-#         counts.append(operations(logits.logsumexp(-1).sum()))
-#         detached = memory.detach()
-#         memory = detached if kept else memory
+#         output = model(TextStream(corpus.train, 4, 8).at(t).tokens, memory)
+#         counts.append(operations(output.logits.logsumexp(-1).sum()))
+#         after: TransformerXLMemory = output.memory
+#         memory = after.detach() if kept else after
 #     print("kept:" if kept else "lost:", *counts, end="  ")
 #     assert (counts[1] == counts[3]) == kept
 

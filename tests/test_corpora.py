@@ -16,10 +16,10 @@ from labml_style.corpora import (
     Corpus,
     WordVocabulary,
     demo_corpus,
-    download,
     load_corpus,
     load_split,
 )
+from labml_style.lab import download
 from labml_style.lab.counting import counting_bits
 
 # Words

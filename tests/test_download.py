@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from labml_style.corpora import download
-from labml_style.corpora.download import FILES, PublishedFile, fetch, locate, verify
+from labml_style.lab import download
+from labml_style.lab.download import FILES, PublishedFile, fetch, locate, verify
 
 CONTENT = bytes(range(256)) * 3000
 
@@ -243,11 +243,11 @@ def test_of_two_processes_one_downloads_and_one_waits(
     server.content = archive(a=content) if member else content
     server.drip = 0.05
     wanted = published(server.url("one.zip"), content)._replace(member=member)
-    code = f"from labml_style.corpora.download import *; locate({wanted!r})"
+    code = f"from labml_style.lab.download import *; locate({wanted!r})"
     root = Path(download.__file__).parents[2]
     command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, cwd=root) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(15) for process in both] == [0, 0]
     assert (cache / "file.bin").read_bytes() == content
     assert names(cache) == ["file.bin"]
     assert server.asked == [None]

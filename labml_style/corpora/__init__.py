@@ -39,7 +39,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from labml_style.corpora import download
+from labml_style.lab import download
 
 __all__ = [
     "CORPORA",
@@ -106,7 +106,7 @@ def load_corpus(name: str, *, seconds: float | None = None) -> Corpus:
 
     # A text without published splits is cut by position: the end is held out, because
     # a random tenth of the sentences would leave their neighbours in training.
-    held = {"enwik8": 5_000_000, "enwik8-4mb": 200_000}.get(name, len(content) // 20)
+    held = len(content) // 20  # 5 % each, for enwik8 as in its papers
     cuts = [len(content) - 2 * held, len(content) - held]
     train, valid, test = content.tensor_split(cuts)
     return Corpus(name, train, valid, test, source)
@@ -273,5 +273,5 @@ class WordVocabulary:
 # `splitlines` also ends a line at form feeds and at the separators of Unicode, which
 # stand inside of texts. A byte-order mark is no part of the first word.
 def _lines(text: str) -> list[str]:
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")
     return lines if lines[-1] else lines[:-1]

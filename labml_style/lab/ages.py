@@ -6,6 +6,7 @@ import torch
 
 from labml_style.compressive_transformer import CompressiveTransformer
 from labml_style.contract import causal_mask
+from labml_style.loop import evaluating
 from labml_style.relative_attention import ContentAttention
 from labml_style.streams import TextStream
 
@@ -15,7 +16,6 @@ BUCKETS = 6
 """Buckets of each kind of slot: compressed, exact, and of the running segment."""
 
 
-@torch.no_grad()
 def by_age(
     model: CompressiveTransformer, stream: TextStream, warm_up: int = 0
 ) -> dict[str, list[float]]:
@@ -47,30 +47,31 @@ def by_age(
                 f"{name}_length is {length}; expected a multiple of {BUCKETS}, at "
                 "least one slot for each bucket"
             )
-    memory, rows, mode = None, [], model.training
+    memory, rows = None, []
     device = model.like.device
-    model.eval()
-    for index in range(len(stream)):
-        tokens, _, reset = stream.at(index)
-        tokens = tokens.to(device)
-        memory = None if memory is None else memory.reset(reset)
-        slots = 0 if memory is None or memory.filled is not None else memory.slots
-        late, n = index * stream.segment_length >= warm_up, slots + tokens.shape[1]
-        if late and n == sum(kinds):
-            _, _, seen = model.run(tokens, model.past(memory, len(tokens)))
-            found, mask = [], causal_mask(tokens.shape[1], slots, None, model.like)
-            for layer, (query, keys, _) in zip(model.layers, seen, strict=True):
-                attention: ContentAttention = layer.attention
-                places = attention.positions(n)
-                mean = attention.weights(query, keys, mask, places).mean((0, 1, 2))
-                found += [
-                    bucket.sum()
-                    for kind in mean.split(kinds)
-                    for bucket in kind.chunk(BUCKETS)
-                ]
-            rows.append(torch.stack(found).view(len(model.layers), -1).mean(0).cpu())
-        memory = model(tokens, memory).memory
-    model.train(mode)
+    with evaluating(model):
+        for index in range(len(stream)):
+            tokens, _, reset = stream.at(index)
+            tokens = tokens.to(device)
+            memory = None if memory is None else memory.reset(reset)
+            slots = 0 if memory is None or memory.filled is not None else memory.slots
+            late, n = index * stream.segment_length >= warm_up, slots + tokens.shape[1]
+            if late and n == sum(kinds):
+                _, _, seen = model.run(tokens, model.past(memory, len(tokens)))
+                found, mask = [], causal_mask(tokens.shape[1], slots, None, model.like)
+                for layer, (query, keys, _) in zip(model.layers, seen, strict=True):
+                    attention: ContentAttention = layer.attention
+                    places = attention.positions(n)
+                    mean = attention.weights(query, keys, mask, places).mean((0, 1, 2))
+                    found += [
+                        bucket.sum()
+                        for kind in mean.split(kinds)
+                        for bucket in kind.chunk(BUCKETS)
+                    ]
+                rows.append(
+                    torch.stack(found).view(len(model.layers), -1).mean(0).cpu()
+                )
+            memory = model(tokens, memory).memory
     if len(rows) < 2:
         raise ValueError(
             f"{len(rows)} segments find every slot filled after a warm-up of {warm_up} "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labml_style.loop import evaluating
 from labml_style.streams import Batch, Stream
 
 __all__ = ["DelayStream", "RecallTask", "accuracy"]
@@ -112,28 +113,26 @@ class DelayStream(Stream):
         return {**super().settings(), "seed": self.seed, "delays": list(self.delays)}
 
 
-@torch.no_grad()
 def accuracy(model: Any, stream: DelayStream) -> dict[int, float]:
     """Return the share of right answers at each delay, over one epoch."""
     device = next(model.parameters()).device
     asked = dict.fromkeys(stream.delays, 0)
     right = dict.fromkeys(stream.delays, 0)
-    mode, memory = model.training, None
-    model.eval()
-    for index in range(len(stream)):
-        number, segment = divmod(index, stream.segments)
-        tokens, targets, reset = stream.at(index)
-        memory = memory.reset(reset) if memory is not None else None
-        logits, memory, _ = model(tokens.to(device), memory)
-        first = segment * stream.segment_length
-        cut = slice(first, first + stream.segment_length)
-        delays = stream.sample(number)[2][:, cut]
-        found = logits[..., : stream.values].argmax(-1).cpu() == targets
-        for delay in stream.delays:
-            here = delays == delay
-            asked[delay] += int(here.sum())
-            right[delay] += int((found & here).sum())
-    model.train(mode)
+    memory = None
+    with evaluating(model):
+        for index in range(len(stream)):
+            number, segment = divmod(index, stream.segments)
+            tokens, targets, reset = stream.at(index)
+            memory = memory.reset(reset) if memory is not None else None
+            logits, memory, _ = model(tokens.to(device), memory)
+            first = segment * stream.segment_length
+            cut = slice(first, first + stream.segment_length)
+            delays = stream.sample(number)[2][:, cut]
+            found = logits[..., : stream.values].argmax(-1).cpu() == targets
+            for delay in stream.delays:
+                here = delays == delay
+                asked[delay] += int(here.sum())
+                right[delay] += int((found & here).sum())
     return {d: right[d] / max(asked[d], 1) for d in stream.delays}
 
 

@@ -25,12 +25,13 @@ from torch import Tensor
 
 from labml_style import contract
 from labml_style.corpora import Corpus
-from labml_style.corpora.download import _locked
 from labml_style.lab import store, texts
 from labml_style.lab.blocks import Blocks
+from labml_style.lab.download import _locked
 from labml_style.lab.presets import Arm, Measure, Preset, describe, parted
 from labml_style.lab.texts import Text
 from labml_style.lab.windows import evaluate_window
+from labml_style.loop import evaluating
 from labml_style.streams import Batch, Stream, TextStream
 from labml_style.training import Evaluation, Training, evaluate
 
@@ -269,17 +270,15 @@ def _finite(value: Any, name: str = "") -> None:
             _finite(part, name)
 
 
-@torch.no_grad()
 def state_bytes(model: Any) -> int:
     """Return the bytes of one lane's memory, once it is full."""
-    device, mode = next(model.parameters()).device, model.training
     tokens = torch.zeros(1, model.config.segment_length, dtype=torch.int64)
+    tokens = tokens.to(next(model.parameters()).device)
     memory, size = None, -1
-    model.eval()
-    while memory is None or memory.nbytes > size:
-        size = -1 if memory is None else memory.nbytes
-        memory = model(tokens.to(device), memory).memory
-    model.train(mode)
+    with evaluating(model):
+        while memory is None or memory.nbytes > size:
+            size = -1 if memory is None else memory.nbytes
+            memory = model(tokens, memory).memory
     return size
 
 

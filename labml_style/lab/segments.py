@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labml_style.contract import integer
+from labml_style.loop import evaluating
 from labml_style.streams import (
     Batch,
     RecallStream,
@@ -232,10 +233,9 @@ class LongGrowingFacts(LongFacts):
 
 def _right(model: Any, stream: Stream) -> float:
     """Return the share of right answers over one epoch."""
-    device, mode, memory = model.like.device, model.training, None
+    device, memory = model.like.device, None
     right = asked = 0
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         for index in range(len(stream)):
             tokens, targets, reset = stream.at(index)
             memory = None if memory is None else memory.reset(reset)
@@ -244,7 +244,6 @@ def _right(model: Any, stream: Stream) -> float:
             scored = targets >= 0
             right += int((logits.argmax(-1).cpu() == targets)[scored].sum())
             asked += int(scored.sum())
-    model.train(mode)
     return right / asked
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labml_style.corpora import SPLITS, Corpus, WordVocabulary, load_split
+from labml_style.loop import evaluating
 from labml_style.streams import TextStream
 from labml_style.training import nats
 
@@ -67,7 +68,6 @@ def held_out(seconds: float | None = None) -> Corpus:
     return Corpus(HELD_OUT, whole[:cut], whole[cut:], test, source)
 
 
-@torch.no_grad()
 def by_count(
     model: Any, train: Tensor, stream: TextStream, warm_up: int = 0
 ) -> dict[str, list[list[float]]]:
@@ -88,15 +88,14 @@ def by_count(
         words and the sum of their bits.
     """
     counts = Counter(train.numpy().tobytes().split())
-    costs, memory, mode = [], None, model.training
+    costs, memory = [], None
     device = next(model.parameters()).device
-    model.eval()
-    for index in range(len(stream)):
-        tokens, targets, reset = stream.at(index)
-        memory = None if memory is None else memory.reset(reset)
-        logits, memory, _ = model(tokens.to(device), memory)
-        costs.append(nats(logits, targets.to(device)).cpu() / math.log(2))
-    model.train(mode)
+    with evaluating(model):
+        for index in range(len(stream)):
+            tokens, targets, reset = stream.at(index)
+            memory = None if memory is None else memory.reset(reset)
+            logits, memory, _ = model(tokens.to(device), memory)
+            costs.append(nats(logits, targets.to(device)).cpu() / math.log(2))
 
     found = {str(least): [[0, 0.0] for _ in range(stream.batch)] for least in COUNTS}
     whole = torch.cat(costs, dim=1).double()

@@ -17,9 +17,8 @@ import pytest
 import torch
 
 from labml_style import corpora
-from labml_style.corpora import download
 from labml_style.lab import __main__ as command_line
-from labml_style.lab import records, results, runner, store
+from labml_style.lab import download, records, results, runner, store
 from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of

@@ -171,5 +171,4 @@ def test_names_of_ours_are_links(
     share = 1 - len(lost) / len(seen)
     print(f"{chapter.name}: {share:.1%} of {len(seen)} names resolve")
     assert len(seen) > 50
-    # What a model returns has no class that can be read: `memory.detach()` is no link.
-    assert share >= 0.94, "\n".join(text)
+    assert share >= 0.95, "\n".join(text)

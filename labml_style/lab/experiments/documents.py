@@ -15,6 +15,7 @@ from labml_style.corpora import load_corpus
 from labml_style.documents import RecurrentMemoryClassifierConfig
 from labml_style.lab.judging import Claim, decide, gaps, measured, span
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
+from labml_style.loop import evaluating
 from labml_style.streams import SampleStream, generator
 from labml_style.training import TrainingConfig
 
@@ -133,7 +134,6 @@ class SourceTask:
         return PassageStream(texts, self.noise, *sizes)
 
 
-@torch.no_grad()
 def by_place(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
     """Return the share of right answers, by how many segments the passage lies back.
 
@@ -155,21 +155,20 @@ def by_place(model: Any, stream: Any, **about: Any) -> dict[str, Any]:
             f"by_place is given a {type(stream).__name__}; expected a PassageStream, "
             "of the task SourceTask: leave the probe out of other presets"
         )
-    device, mode = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     asked = torch.zeros(stream.segments, dtype=torch.int64)
     right = torch.zeros_like(asked)
-    model.eval()
-    for number in range(len(stream) // stream.segments):
-        tokens, answers, places = stream.draw(generator(stream.seed, number))
-        memory = logits = None
-        for segment in tokens.split(stream.segment_length, dim=1):
-            logits, memory, _ = model(segment.to(device), memory)
-        found: Any = logits
-        hit = found[:, -1].argmax(-1).cpu() == answers
-        back = stream.segments - 1 - places
-        asked += back.bincount(minlength=stream.segments)
-        right += back[hit].bincount(minlength=stream.segments)
-    model.train(mode)
+    with evaluating(model):
+        for number in range(len(stream) // stream.segments):
+            tokens, answers, places = stream.draw(generator(stream.seed, number))
+            memory = logits = None
+            for segment in tokens.split(stream.segment_length, dim=1):
+                logits, memory, _ = model(segment.to(device), memory)
+            found: Any = logits
+            hit = found[:, -1].argmax(-1).cpu() == answers
+            back = stream.segments - 1 - places
+            asked += back.bincount(minlength=stream.segments)
+            right += back[hit].bincount(minlength=stream.segments)
     shares = {str(i): (int(right[i]), int(n)) for i, n in enumerate(asked)}
     found = {i: round(hit / n, 4) for i, (hit, n) in shares.items() if n}
     chance = 1 / len(stream.texts)
