@@ -63,8 +63,8 @@
 # >   below](#what-does-a-longer-reach-cost).
 # > - On text they bring nothing over as many exact slots, at our size. Rates 2, 3 and 4
 # >   have 0.002, 0.019 and 0.005 bits per byte more than a Transformer-XL, with a
-# >   spread of up to 0.022 over seeds; less was expected. [Does not
-# >   hold](#what-do-compressed-slots-buy-at-equal-cost).
+# >   spread of up to 0.022 over seeds and 13 to 27 % more parameters; less was
+# >   expected. [Does not hold](#what-do-compressed-slots-buy-at-equal-cost).
 # > - In recall they answer where a Transformer-XL of the same size guesses. From 48
 # >   tokens back it has 13 % right, as a guess has. Compressed memories have 16 to 80 %
 # >   from 32 to 80 tokens back, by how slots are squeezed. [Holds in

@@ -900,7 +900,7 @@ class AbsoluteEmbedding(Embedding):
 # > alternate them. The matrix behind them makes the order immaterial.
 # >
 # > Each layer has its own $u$ and $v$, from N(0, 0.02); the official code shares one
-# > pair among all layers. To share, assign it. One matrix makes queries, another keys
+# > pair among all layers. One matrix makes queries, another keys
 # > and values; the official code has one for all three, and throws the memory's queries
 # > away. There is no dropout on the attention weights; the official code sets it to 0
 # > in its base settings for enwik8 and WikiText-103.
@@ -947,8 +947,7 @@ class AbsoluteEmbedding(Embedding):
 # - A distance is found when a state is used, so nothing stored can become false.
 # - Four terms: content and distance, asked for by the token and by a learned vector.
 # - One product gives the terms of all distances, and a view puts them under their keys.
-# - With a cache waves of distances were best here, and alone kept their bits when
-#   memory grew.
+# - Waves of distances were best here, and alone kept their bits with more memory.
 #
 # ## Exercises
 #
