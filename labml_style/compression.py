@@ -567,8 +567,8 @@ class Convolution(Compression):
 # %% [markdown]
 # ### Beyond the group
 #
-# The paper gives no $\delta$. If $\delta$ and $c$ share a factor, [some slots meet no
-# tap](#proofs), whatever is learned. So $\delta$ is the smallest number above 1 that
+# Rae and others give no $\delta$. If $\delta$ and $c$ share a factor, [some slots meet
+# no tap](#proofs), whatever is learned. So $\delta$ is the smallest number above 1 that
 # shares none.
 
 
@@ -663,11 +663,11 @@ class MostUsed(Compression):
 # convolutions. It does say that a convolution has to be trained, by
 # attention reconstruction or through time: auto-encoding serves no better than none.
 #
-# **At the paper's size** the five lie close: on enwik8, in bits per character at the
-# best of the rates 2, 3 and 4, max pooling has 0.986, mean pooling 0.982, most used
-# 0.980, a dilated convolution 0.977 and a convolution 0.973, both trained by attention
-# reconstruction ([Rae and others 2019](../docs/references.md#rae2019compressive), Table
-# 5).
+# **At the size of Rae and others** the five lie close: on enwik8, in bits per character
+# at the best of the rates 2, 3 and 4, max pooling has 0.986, mean pooling 0.982, most
+# used 0.980, a dilated convolution 0.977 and a convolution 0.973, both trained by
+# attention reconstruction ([Rae and others
+# 2019](../docs/references.md#rae2019compressive), Table 5).
 
 # %% tags=["active-ipynb"]
 # verdict("recall@cpu")
@@ -685,10 +685,10 @@ class MostUsed(Compression):
 # - *Max or mean pooling* first: no parameters, nothing to learn. In recall they
 #   answer as well as the rest beyond the exact slots, and worse over them.
 # - *Convolution*, trained by attention reconstruction, for a large model on text: the
-#   best of the paper. It costs $c\,d^2 + d$ parameters in each layer, and a loss of its
-#   own. Untrained it is of next to no use.
+#   best of Rae and others. It costs $c\,d^2 + d$ parameters in each layer, and a loss
+#   of its own. Untrained it is of next to no use.
 # - *Most used* where few old slots matter, and the model can learn their distances.
-# - *Dilated convolution*: it was no better than the other one, here or in the paper.
+# - *Dilated convolution*: it was no better than the other one, here or there.
 
 # %% tags=["active-ipynb"]
 # from timeit import repeat
@@ -806,20 +806,20 @@ class MostUsed(Compression):
 # %% [markdown]
 # ## Where this departs from the paper
 #
-# > **Deviation.** The paper names the five and gives kernel and stride of the
+# > **Deviation.** Rae and others name the five and give kernel and stride of the
 # > convolution only. The dilation, the padding, and that the dilated kernel has $c$
 # > taps, are ours. So is the centring: at rate 2 both taps stand on neighbours of the
 # > group, and none on the group. There a block of one group has no neighbours, and its
 # > slot is the bias.
 #
 # > **Deviation.** Convolutions start as PyTorch starts them, with weights and a bias
-# > drawn within $1/\sqrt{c\,d}$. The paper does not say how its own start.
+# > drawn within $1/\sqrt{c\,d}$. Rae and others do not say how their own start.
 #
-# > **Deviation.** The paper sorts "by average attention" and says no more. Here it is
-# > the mean over heads and over the queries of one segment, the one that evicts. With a
-# > memory as long as a segment these are the only queries that meet the slot as memory;
-# > those of its own segment are not counted. With a longer memory only the last segment
-# > that attends to the slot counts.
+# > **Deviation.** Rae and others sort "by average attention" and say no more. Here it
+# > is the mean over heads and over the queries of one segment, the one that evicts.
+# > With a memory as long as a segment these are the only queries that meet the slot as
+# > memory; those of its own segment are not counted. With a longer memory only the last
+# > segment that attends to the slot counts.
 
 # %% [markdown]
 # ## Pitfalls

@@ -106,7 +106,7 @@
 #
 # $$ l \cdot (n_m + c \cdot n_{cm}) \tag{1} $$
 #
-# tokens back: the paper's **temporal range**. The code takes segments of 64 tokens and
+# tokens back: their **temporal range**. The code takes segments of 64 tokens and
 # 12 layers.
 
 # %% tags=["active-ipynb"]
@@ -162,7 +162,7 @@
 # \end{aligned} \tag{3} $$
 #
 # $e$ counts the slots that are too many for $m$. With full segments and a full memory
-# it is $n_s$, as in the paper. What falls out of $cm$ is forgotten. The compression
+# it is $n_s$, as there. What falls out of $cm$ is forgotten. The compression
 # $f_c$ makes $c$ slots into one; [five of them](compression.ipynb) have a chapter.
 #
 # In the code $f_c$ is `squeeze`, and here it is max pooling. The default of the package
@@ -985,8 +985,8 @@ class CompressiveTransformer(TransformerXL):
 # %% [markdown]
 # ### Two: as Algorithm 1 begins
 #
-# Medium. Return the memory with which the paper starts: full, of zeros, in the type and
-# on the device of the model. A lane that is reset must still be empty, not zero.
+# Medium. Return the memory with which Rae and others start: full, of zeros, in the type
+# and on the device of the model. A lane that is reset must still be empty, not zero.
 #
 # <details><summary>Hint</summary>
 #

@@ -480,8 +480,8 @@ def receivers(
 
 # %% [markdown]
 # In attention reconstruction all but $f_c$ is a constant. Otherwise the model could
-# make the loss small by attending to nothing; the paper reports that it then fails to
-# learn.
+# make the loss small by attending to nothing; Rae and others report that it then fails
+# to learn.
 #
 # And because all else is constant, no weight between this loss and that of the text has
 # to be found.
@@ -733,23 +733,23 @@ def receivers(
 # %% [markdown]
 # ## Where this departs from the paper
 #
-# > **Deviation.** The paper's losses are norms, summed over layers. Here each layer
-# > reports the mean square of all elements, and layers are summed. A layer's gradient
-# > has the same direction. Its size falls with the error, which weighs layers otherwise
-# > and changes which updates are clipped.
+# > **Deviation.** The losses of Rae and others are norms, summed over layers. Here each
+# > layer reports the mean square of all elements, and layers are summed. A layer's
+# > gradient has the same direction. Its size falls with the error, which weighs layers
+# > otherwise and changes which updates are clipped.
 # >
 # > Scores are divided by $\sqrt{d_{head}}$, as in the layer; Algorithm 2 does not write
 # > that down. The content bias $u$ of relative attention is left out, as there.
 
 # %% [markdown]
 # > **Deviation.** The decoder $g$ of (1) is one linear map from a compressed slot to
-# > its group, and starts from N(0, 0.02) as all linear maps of the model. The paper
-# > says that it is learned, not what it is. The records of this page were made when it
-# > started as PyTorch starts a linear map.
+# > its group, and starts from N(0, 0.02) as all linear maps of the model. Rae and
+# > others say that it is learned, not what it is. The records of this page were made
+# > when it started as PyTorch starts a linear map.
 # >
 # > Lanes that began later have empty slots. These are no target, and a lane with
-# > nothing else counts for nothing. The paper's memories start full of zeros, which are
-# > compressed like any other.
+# > nothing else counts for nothing. The memories of Rae and others start full of zeros,
+# > which are compressed like any other.
 
 # %% [markdown]
 # ## Pitfalls

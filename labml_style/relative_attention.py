@@ -138,7 +138,7 @@
 #  + \underbrace{U_i^\top W_q^\top W_k U_j}_{(d)} \tag{1} $$
 #
 # Move both tokens on by one place, and three of the four change, though the distance is
-# the same. The paper (section 3.3) lets positions enter through the distance $i-j$
+# the same. Dai and others (section 3.3) let positions enter through the distance $i-j$
 # alone:
 #
 # $$ A^{\mathrm{rel}}_{i,j} =
@@ -405,7 +405,7 @@ def position_scores(position: Tensor, positions: Tensor, ahead: int = 0) -> Tens
 
 
 # %% [markdown]
-# **The view is the loop.** In float64 both agree. So does the shift of the paper
+# **The view is the loop.** In float64 both agree. So does the shift of Dai and others
 # (appendix B), which pads one column and *copies* all into rows of another length.
 
 # %% tags=["active-ipynb", "proof"]
@@ -895,9 +895,9 @@ class AbsoluteEmbedding(Embedding):
 # ## Where this departs from paper and official code
 #
 # > **Deviation.** Scores are divided by $\sqrt{d_{head}}$, as in the official code; the
-# > formulas of the paper leave it out. Also as in that code, embeddings are multiplied
-# > by $\sqrt{d}$, and waves are all sines, then all cosines; Vaswani and others
-# > alternate them. The matrix behind them makes the order immaterial.
+# > formulas of Dai and others leave it out. Also as in that code, embeddings are
+# > multiplied by $\sqrt{d}$, and waves are all sines, then all cosines; Vaswani and
+# > others alternate them. The matrix behind them makes the order immaterial.
 # >
 # > Each layer has its own $u$ and $v$, from N(0, 0.02); the official code shares one
 # > pair among all layers. One matrix makes queries, another keys

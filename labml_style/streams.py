@@ -621,6 +621,7 @@ class RecallStream(SampleStream):
 # memory settle it?
 #
 # `score` runs the counting model over any stream, with a memory.
+#
 # **Expected.** Without memory the cost falls with the length. With one the line is
 # flat.
 
