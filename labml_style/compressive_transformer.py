@@ -474,10 +474,12 @@ class CompressiveTransformer(TransformerXL):
     def further_parts(self) -> dict[str, nn.Module]:
         """Return function and loss of each layer, as `compression`."""
         config, layers = self.config, nn.ModuleList()
-        for _ in range(config.layers):
-            function = build(config.compression, config)
-            loss = build(config.compression_loss, config)
-            layers.append(nn.ModuleDict({"function": function, "loss": loss}))
+        for i in range(config.layers):
+            own = nn.ModuleDict()
+            if self.remembers(i):
+                own["function"] = build(config.compression, config)
+                own["loss"] = build(config.compression_loss, config)
+            layers.append(own)
         return {"compression": layers}
 
     # Compressed slots may bring a graph along: a loss that comes through time needs it.
@@ -489,16 +491,16 @@ class CompressiveTransformer(TransformerXL):
     def check_memory(self, memory: Any, batch: int | None = None) -> None:
         """Raise a `ValueError` where a memory is not of this model and batch."""
         super().check_memory(memory, batch)
-        check_layers(memory)
+        check_layers(memory, [self.remembers(i) for i in range(len(self.layers))])
 
     def remember(
-        self, memory: CompressiveMemory | None, inputs: list[Tensor], seen: list[Seen]
+        self, memory: CompressiveMemory | None, stored: list[Tensor], seen: list[Seen]
     ) -> tuple[CompressiveMemory, dict[str, Tensor]]:
         """Evict, compress, append, drop: Algorithm 1.
 
         Args:
             memory: what was remembered so far, or None.
-            inputs: for each layer `[batch, time, d_model]`.
+            stored: for each layer `[batch, time, d_model]`.
             seen: what each layer attended with.
 
         Returns:
@@ -508,12 +510,13 @@ class CompressiveTransformer(TransformerXL):
         Raises:
             ValueError: a lane was emptied within a group of slots.
         """
-        kind, time = self.like.dtype, inputs[0].shape[1]
-        new = [x.detach().to(kind) for x in inputs]
+        kind, time = self.like.dtype, stored[0].shape[1]
+        new = [x.detach().to(kind) for x in stored]
         if memory is None:
             none = tuple(x[:, :0] for x in new)
             memory = CompressiveMemory(none, none)
-        held, count = memory.states[0].shape[1], memory.compressed[0].shape[1]
+        held = max(states.shape[1] for states in memory.states)
+        count = max(slots.shape[1] for slots in memory.compressed)
         evicted, dropped = plan_eviction(self.config, count, held, time)
         counts, coarsens = (count, evicted, dropped), self.config.compressed_length > 0
         rate = self.config.compression_rate if coarsens else None
@@ -522,6 +525,10 @@ class CompressiveTransformer(TransformerXL):
 
         # Equation (3), layer by layer.
         for i, x in enumerate(new):
+            if not self.remembers(i):
+                recent.append(x[:, :0].clone())
+                coarse.append(x[:, :0].clone())
+                continue
             states = memory.states[i].detach()
             old = states[:, :evicted]  # not kept, so a slice will do
             if evicted > held:

@@ -190,8 +190,7 @@
 # ## Which gate stays near the identity?
 #
 # A model has many layers, and each gate acts on what the one below has left. So give a
-# Transformer-XL of 24 layers each gate in turn, with the weights it starts with. (It
-# gets 25 layers, so that the output of layer 24 is among their inputs.)
+# Transformer-XL of 24 layers each gate in turn, with the weights it starts with.
 
 # %% tags=["active-ipynb"]
 # from labml_style.contract import part
@@ -229,7 +228,7 @@
 # the GRU gate with a bias of 2 stays near the identity.
 
 # %% tags=["active-ipynb"]
-# sizes = dict(vocabulary=64, d_model=64, layers=25, heads=4, d_ff=256)
+# sizes = dict(vocabulary=64, d_model=64, layers=24, heads=4, d_ff=256)
 # sizes |= dict(segment_length=32, memory_length=0)
 # tokens, ways, drift = torch.randint(64, (8, 32)), {}, {}
 # print("                            12 layers           24 layers")
@@ -238,8 +237,8 @@
 #     torch.manual_seed(0)
 #     model = TransformerXL(TransformerXLConfig(**sizes, residual=residual))
 #     with torch.no_grad():
-#         _, inputs, _ = model.run(tokens, model.past(None))
-#     way = ways[name, bias] = torch.stack(inputs).flatten(1, 2)
+#         _, states, _ = model.run(tokens, model.past(None))
+#     way = ways[name, bias] = torch.stack(states).flatten(1, 2)
 #     begin = way[0]  # [tokens, d_model]
 #     length = way.norm(dim=2) / begin.norm(dim=1)
 #     same = torch.cosine_similarity(way, begin, dim=-1)

@@ -314,9 +314,8 @@ def step(model: Model, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         state = start(model, model(state.tokens, state.memory).memory)
     begin, time = state.tokens.shape[1], tokens.shape[1]
     rows = []
-    for row, pair in zip(state.positions, state.past.pairs, strict=True):
-        n = time + (0 if pair is None else pair[0].shape[2]) - state.past.placeless
-        rows.append(None if row is None else row[:, row.shape[1] - n :])
+    for row, placed in zip(state.positions, state.past.placed(), strict=True):
+        rows.append(None if row is None else row[:, row.shape[1] - placed - time :])
     logits, _, seen = model.run(tokens, state.past, begin, rows)
     filled = state.past.filled
     if filled is not None:
@@ -341,16 +340,17 @@ def check_step(model: Model, tokens: Tensor, state: State) -> None:
         )
     pairs, wanted = state.past.pairs, model.key_shape
     found = len(pairs), *wanted[1:]
-    if pairs[0] is not None:
-        found = len(pairs), pairs[0][0].shape[1], pairs[0][0].shape[3]
+    held = next((pair for pair in pairs if pair is not None), None)
+    if held is not None:
+        found = len(pairs), held[0].shape[1], held[0].shape[3]
     if wanted != found:
         raise ValueError(
             f"state has layers, kv_heads and d_head {found}, the model {wanted}: start "
             "again with this model"
         )
-    if pairs[0] is None:
+    if held is None:
         return
-    keys = pairs[0][0]
+    keys = held[0]
     kinds = {like.dtype}
     if torch.is_autocast_enabled(like.device.type):
         kinds.add(torch.get_autocast_dtype(like.device.type))

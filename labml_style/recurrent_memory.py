@@ -406,8 +406,12 @@ class RecurrentMemory(Memory):
 
     @property
     def slots(self) -> int:
-        cache = self.states[0].shape[1] if self.states else 0
-        return cache + self.tokens.shape[1]
+        return self.cached + self.tokens.shape[1]
+
+    @property
+    def cached(self) -> int:
+        """Slots of the cache, of the layer that has most."""
+        return max((states.shape[1] for states in self.states), default=0)
 
 
 # %% [markdown]
@@ -444,11 +448,11 @@ class RecurrentMemoryTransformer(TransformerXL):
     def forward(self, tokens: Tensor, memory: Any = None) -> Output:
         self.check(tokens, memory)
         memory = self.nothing(len(tokens)) if memory is None else memory
-        inputs: list[Tensor] = []
+        states: list[Tensor] = []
         if self.config.layout == "encoder":
             logits, written = self.encode(tokens, memory)
         else:
-            logits, inputs, seen = self.run(tokens, self.past(memory, len(tokens)))
+            logits, states, seen = self.run(tokens, self.past(memory, len(tokens)))
             if tokens.shape[1] < self.config.segment_length:
                 return Output(logits, memory, {})
             written = memory.tokens  # nothing is carried by tokens without recurrence
@@ -457,7 +461,7 @@ class RecurrentMemoryTransformer(TransformerXL):
         losses = {}
         if self.training and self.config.memory_loss:
             losses["memory"] = self.config.memory_loss * self.loss(written, tokens)
-        return Output(logits, self.keep(memory, inputs, written), losses)
+        return Output(logits, self.keep(memory, states, written), losses)
 
     def check_memory(self, memory: Any, batch: int | None = None) -> None:
         super().check_memory(memory, batch)
@@ -484,16 +488,16 @@ class RecurrentMemoryTransformer(TransformerXL):
         read, empty = self.tokens(memory, batch), Past([None] * len(self.layers))
         _, _, seen = self.run_layers(read, empty, full_mask(read.shape[1], 0, read))
         pairs: list[Any] = [(one.keys, one.values) for one in seen]
-        if memory is None or memory.states[0].shape[1] == 0:
+        if memory is None or memory.cached == 0:
             return Past(pairs)
-        slots, filled = memory.states[0].shape[1], memory.filled
-        old: list[Any] = super().past(memory).pairs
-        for i, cached in enumerate(old):
-            joined = zip(cached, pairs[i], strict=True)
-            pairs[i] = tuple(torch.cat(both, dim=2) for both in joined)
+        for i, cached in enumerate(super().past(memory).pairs):
+            if cached is not None:
+                joined = zip(cached, pairs[i], strict=True)
+                pairs[i] = tuple(torch.cat(both, dim=2) for both in joined)
+        filled = memory.filled
         if filled is not None:
             room = 0, read.shape[1]
-            filled = nn.functional.pad(filled[:, :slots], room, value=True)
+            filled = nn.functional.pad(filled[:, : memory.cached], room, value=True)
         return Past(pairs, filled)
 
     def write(self, memory: RecurrentMemory, seen: list[Seen]) -> Tensor:
@@ -506,9 +510,11 @@ class RecurrentMemoryTransformer(TransformerXL):
         Returns:
             `[batch, memory_tokens, d_model]`.
         """
-        x, slots = self.tokens(memory, memory.batch), memory.states[0].shape[1]
-        pairs: Any = [(s.keys[:, :, slots:], s.values[:, :, slots:]) for s in seen]
-        past = Past(pairs)
+        x, pairs = self.tokens(memory, memory.batch), []
+        for states, one in zip(memory.states, seen, strict=True):
+            slots = states.shape[1]
+            pairs.append((one.keys[:, :, slots:], one.values[:, :, slots:]))
+        past = Past([*pairs])
         return self.run_layers(x, past, full_mask(x.shape[1], past.slots, x))[0]
 
     def encode(
@@ -533,24 +539,24 @@ class RecurrentMemoryTransformer(TransformerXL):
         return self.head(self.dropout(x[:, m:])), x[:, :m].clone()
 
     def keep(
-        self, memory: RecurrentMemory, inputs: list[Tensor], written: Tensor
+        self, memory: RecurrentMemory, states: list[Tensor], written: Tensor
     ) -> RecurrentMemory:
-        """Return what was written, and the cache with the newest inputs of the layers.
+        """Return what was written, and the cache with what the layers store.
 
-        The gradient is stopped at the cache alone.
+        The gradient is stopped at the cache alone. The encoder layout has no `states`.
         """
         length, kind = self.config.memory_length, self.like.dtype
-        states, filled = memory.states, memory.filled
-        slots, time = states[0].shape[1], inputs[0].shape[1] if inputs else 0
-        if inputs:
-            new = zip(states, inputs, strict=True)
-            states = tuple(newest(a, x.detach().to(kind), length) for a, x in new)
+        cached, filled = [*memory.states], memory.filled
+        for i, x in enumerate(self.stored(states)):
+            most = length if self.remembers(i) else 0
+            cached[i] = newest(cached[i], x.detach().to(kind), most)
         tokens = written.to(kind) if self.tokens.recurrent else memory.tokens
         if filled is not None:
-            filled = newest_filled(filled[:, :slots], time, length)
+            time = states[0].shape[1] if states else 0
+            filled = newest_filled(filled[:, : memory.cached], time, length)
         if filled is not None:
             filled = nn.functional.pad(filled, (0, tokens.shape[1]), value=True)
-        return self.memory_type(states, tokens, filled)
+        return self.memory_type(tuple(cached), tokens, filled)
 
     def loss(self, written: Tensor, tokens: Tensor) -> Tensor:
         """Return what the mean of the written tokens costs as a guess at the segment.
@@ -768,7 +774,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # looks, memory, right = [], solved.nothing(1), []
 # for batch in CopyStream(12, 6, batch=1, seed=7, samples=1):
 #     with torch.no_grad():
-#         logits, inputs, seen = solved.run(batch.tokens, solved.past(memory))
+#         logits, states, seen = solved.run(batch.tokens, solved.past(memory))
 #         read = solved.tokens(memory, 1)
 #         pairs = [(layer.keys, layer.values) for layer in seen]
 #         _, _, wrote = solved.run_layers(read, Past(pairs), full_mask(6, 12, read))

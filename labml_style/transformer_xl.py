@@ -272,9 +272,11 @@ from labml_style.contract import (
     build,
     causal_mask,
     integer,
+    layer_numbers,
     newest,
     newest_filled,
     positive,
+    sharing,
 )
 from labml_style.relative_attention import (
     AttentionConfig,
@@ -367,6 +369,33 @@ class PreNorm(nn.Module):
 
 
 # %% [markdown]
+# What a layer stores is a part too. Here it is its input, as equation (2) says.
+
+
+# %%
+class LayerInputs(nn.Module):
+    """Each layer stores what came in.
+
+    Source: Dai et al. 2019, section 3.2.
+    """
+
+    def __init__(self, config: TransformerXLConfig) -> None:
+        super().__init__()
+
+    def forward(self, states: list[Tensor]) -> list[Tensor]:
+        """Choose what is stored.
+
+        Args:
+            states: input of each layer, and output of the last, `[batch, time,
+                d_model]`: layers + 1 tensors.
+
+        Returns:
+            A tensor for each layer.
+        """
+        return states[:-1]
+
+
+# %% [markdown]
 # A config names sizes and parts. A part is a class, an import string, or
 # `part("my_package:MyResidual", scale=0.5)` with `part` from `labml_style`, so that a
 # file or a record can say what ran.
@@ -384,12 +413,15 @@ class TransformerXLConfig(AttentionConfig):
         d_ff: width inside the feed-forward part.
         segment_length: most tokens in one call.
         memory_length: slots per layer; 0 makes a plain Transformer.
+        memory_layers: layers that have slots, counted from 1; None is all.
+        shared_layers: how many layers in a row share their weights.
         initial_std: of the drawn weights; narrow models learn sooner with more.
         embedding: part that makes tokens into states.
         attention: part that attends to memory and segment.
         feed_forward: part for each token on its own.
         residual: part around the other two: `PostNorm` or `PreNorm`.
         head: part that makes states into logits.
+        stored: part that says which states a layer stores.
 
     Raises:
         ValueError: a value is outside its range; the message names it.
@@ -399,18 +431,23 @@ class TransformerXLConfig(AttentionConfig):
     d_ff: int
     segment_length: int
     memory_length: int
+    memory_layers: tuple[int, ...] | None = None
+    shared_layers: int = 1
     initial_std: float = 0.02
     embedding: AnyPart = Embedding
     attention: AnyPart = RelativeAttention
     feed_forward: AnyPart = FeedForward
     residual: AnyPart = PostNorm
     head: AnyPart = Head
+    stored: AnyPart = LayerInputs
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("layers", "d_ff", "segment_length"):
             self.put(name, integer(name, getattr(self, name), 1))
         self.put("memory_length", integer("memory_length", self.memory_length, 0))
+        self.put("memory_layers", layer_numbers(self.memory_layers, self.layers))
+        self.put("shared_layers", sharing(self.shared_layers, self.layers))
         self.put("initial_std", positive("initial_std", self.initial_std))
 
 
@@ -533,6 +570,9 @@ class TransformerXL(Model):
         self.final_norm = self.make_final_norm()
         self.dropout = nn.Dropout(config.dropout)
         self.head = build(config.head, config)
+        if hasattr(self.head, "tie"):
+            self.head.tie(self.embedding)
+        self.stored = build(config.stored, config)
         draw = partial(initialise, std=config.initial_std)
         self.apply(draw)
         for name, module in self.further_parts().items():
@@ -540,7 +580,14 @@ class TransformerXL(Model):
 
     def make_layers(self) -> list[nn.Module]:
         """Return the layers; what a model with other layers changes."""
-        return [Layer(self.config) for _ in range(self.config.layers)]
+        config, each = self.config, self.config.shared_layers
+        own = [Layer(config) for _ in range(config.layers // each)]
+        return [layer for layer in own for _ in range(each)]
+
+    def remembers(self, i: int) -> bool:
+        """Whether layer i, as a list counts, has a memory."""
+        chosen = self.config.memory_layers
+        return chosen is None or i + 1 in chosen
 
     def make_final_norm(self) -> nn.Module:
         """Return the norm before the head: the `input_norm` of one more residual."""
@@ -561,8 +608,8 @@ class TransformerXL(Model):
             ValueError: tokens or memory do not fit; the message names both sides.
         """
         self.check(tokens, memory)
-        logits, inputs, seen = self.run(tokens, self.past(memory, len(tokens)))
-        return Output(logits, *self.remember(memory, inputs, seen))
+        logits, states, seen = self.run(tokens, self.past(memory, len(tokens)))
+        return Output(logits, *self.remember(memory, self.stored(states), seen))
 
     def past(self, memory: Any, batch: int | None = None) -> Past:
         """Return keys and values of a memory, with the weights of today."""
@@ -572,7 +619,7 @@ class TransformerXL(Model):
         pairs: list[Any] = []
         layer: Layer
         for layer, one in zip(self.layers, states, strict=True):
-            pairs.append(layer.keys_values(one))
+            pairs.append(layer.keys_values(one) if one.shape[1] else None)
         return Past(pairs, memory.filled)
 
     def past_states(self, memory: Any) -> list[Tensor]:
@@ -588,14 +635,14 @@ class TransformerXL(Model):
         """Run tokens `[batch, time]` of a segment through all layers, as `Model.run`.
 
         Returns:
-            Logits `[batch, time, vocabulary]`; for each layer its input `[batch, time,
-            d_model]`, and what it attended with.
+            Logits `[batch, time, vocabulary]`; the input of each layer and the output
+            of the last, `[batch, time, d_model]`; what each layer attended with.
         """
         x, time, slots = self.embedding(tokens, begin), tokens.shape[1], past.slots
         placed = slots + time - past.placeless
         mask = causal_mask(time, slots, past.filled, x, placed)
-        x, inputs, seen = self.run_layers(x, past, mask, positions)
-        return self.head(self.dropout(x)), inputs, seen
+        x, states, seen = self.run_layers(x, past, mask, positions)
+        return self.head(self.dropout(x)), states, seen
 
     def run_layers(
         self, x: Tensor, past: Past, mask: Mask, positions: Any = None
@@ -605,34 +652,35 @@ class TransformerXL(Model):
         Returns:
             States of the same shape, and what `run` returns beside its logits.
         """
-        inputs, seen, time = [], [], x.shape[1]
+        states, seen, time = [x], [], x.shape[1]
         for i, layer in enumerate(self.layers):
             pair = past.pairs[i]
             own = mask.newest(time + (0 if pair is None else pair[0].shape[2]))
-            inputs.append(x)
             x, looked = layer(x, pair, own, None if positions is None else positions[i])
+            states.append(x)
             seen.append(looked)
-        return self.final_norm(x), inputs, seen
+        return self.final_norm(x), states, seen
 
     def remember(
-        self, memory: Any, inputs: list[Tensor], seen: list[Seen]
+        self, memory: Any, stored: list[Tensor], seen: list[Seen]
     ) -> tuple[Any, dict[str, Tensor]]:
-        """Append the inputs of the layers, and keep the newest: equation (2).
+        """Append what the layers store, and keep the newest: equation (2).
 
         Args:
             memory: what was remembered so far, or None.
-            inputs: for each layer `[batch, time, d_model]`.
+            stored: for each layer `[batch, time, d_model]`.
             seen: what each layer attended with.
 
         Returns:
             The new memory, and auxiliary losses by name.
         """
-        length, kind = self.config.memory_length, self.like.dtype
-        new = [x.detach().to(kind) for x in inputs]
-        old = [x[:, :0] for x in new] if memory is None else memory.states
-        states = [newest(a.detach(), b, length) for a, b in zip(old, new, strict=True)]
+        states, kind, most = [], self.like.dtype, self.config.memory_length
+        for i, x in enumerate(stored):
+            new, length = x.detach().to(kind), most if self.remembers(i) else 0
+            old = new[:, :0] if memory is None else memory.states[i].detach()
+            states.append(newest(old, new, length))
         filled = None if memory is None else memory.filled
-        filled = newest_filled(filled, new[0].shape[1], length)
+        filled = newest_filled(filled, stored[0].shape[1], most)
         return self.memory_type(states=tuple(states), filled=filled), {}
 
 

@@ -1303,11 +1303,11 @@ def test_bad_parts_are_refused(name: str) -> None:
         ),
         (
             lambda m: replace(m, compressed=(m.compressed[0], m.compressed[1][:, 1:])),
-            r"memory's compressed have \[2, 3\] slots; expected as many in each layer",
+            r"memory's compressed have \[3, 2\] slots.*as many in each layer, \[3, 3\]",
         ),
         (
             lambda m: replace(m, states=(m.states[0], m.states[1][:, 1:])),
-            r"memory's states have \[7, 8\] slots; expected as many in each layer",
+            r"memory's states have \[8, 7\] slots.*as many in each layer, \[8, 8\]",
         ),
         (
             lambda m: replace(m, compressed=tuple(t.float() for t in m.compressed)),

@@ -107,12 +107,18 @@ SIZES: dict[str, Any] = {
 def slots_of_each_layer(config: Any) -> int:
     """Count the numbers that a lane holds, when it is full: states of all slots."""
     slots = config.memory_length + getattr(config, "compressed_length", 0)
-    return int(config.layers * slots * config.d_model)
+    return int(len(remembering(config)) * slots * config.d_model)
+
+
+def remembering(config: Any) -> Any:
+    """Return the layers that have a memory."""
+    every = range(1, config.layers + 1)
+    return every if config.memory_layers is None else config.memory_layers
 
 
 def tokens_and_cache(config: Any) -> int:
     """Count the same for memory tokens, with a cache of Transformer-XL beside them."""
-    slots = config.memory_tokens + config.layers * config.memory_length
+    slots = config.memory_tokens + len(remembering(config)) * config.memory_length
     return int(slots * config.d_model)
 
 
@@ -239,6 +245,14 @@ REGISTRY = [
     case("cm-time", COMPRESSIVE, LATE, compression_loss=BackpropagationThroughTime),
     case("cm-rate-4", COMPRESSIVE, LATE, compression_rate=4, memory_length=4),
     case("cm-as-xl", COMPRESSIVE, compressed_length=0, **NO_LOSS),
+    case("xl-top", XL, memory_layers=(2,)),
+    case("xl-bottom", XL, memory_layers=(1,), residual=PreNorm, kv_heads=1),
+    case("xl-middle", XL, memory_layers=(2,), layers=3, memory_length=3),
+    case("xl-shared", XL, shared_layers=2),
+    case("xl-shared-pairs", XL, shared_layers=2, layers=4, memory_layers=(1, 4)),
+    case("cm-top", COMPRESSIVE, LATE, memory_layers=(2,)),
+    case("cm-bottom", COMPRESSIVE, LATE, memory_layers=(1,), compression=MostUsed),
+    case("cm-shared", COMPRESSIVE, LATE, shared_layers=2, layers=4),
     case("xl-reordered", XL, residual=IdentityReordering),
     *(case(f"xl-{gate.__name__}", XL, residual=gate) for gate in GATES),
     *(
@@ -248,6 +262,8 @@ REGISTRY = [
     case("xl-gate-with-options", XL, residual=part(MogrifierGRUGate, rounds=2, rank=3)),
     recurrent("rmt"),
     recurrent("rmt-cache", memory_length=6),
+    recurrent("rmt-top-cache", memory_length=6, memory_layers=(2,)),
+    recurrent("rmt-shared", memory_length=5, memory_layers=(1,), shared_layers=2),
     recurrent("rmt-long-cache", memory_length=5, residual=PreNorm, kv_heads=1),
     recurrent("rmt-one-token", memory_tokens=1, clamp_length=4),
     recurrent("rmt-loss", memory_loss=0.1, memory_length=4),

@@ -17,8 +17,10 @@ from labml_style.contract.checks import (
     check_written,
     fraction,
     integer,
+    layer_numbers,
     number,
     positive,
+    sharing,
 )
 from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask, full_mask
@@ -54,6 +56,7 @@ __all__ = [
     "check_written",
     "fraction",
     "full_mask",
+    "layer_numbers",
     "load",
     "load_memory",
     "name_of",
@@ -63,5 +66,6 @@ __all__ = [
     "part",
     "positive",
     "save",
+    "sharing",
     "integer",
 ]

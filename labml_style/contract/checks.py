@@ -21,8 +21,10 @@ __all__ = [
     "check_written",
     "fraction",
     "integer",
+    "layer_numbers",
     "number",
     "positive",
+    "sharing",
 ]
 
 
@@ -41,6 +43,41 @@ def integer(name: str, value: Any, least: int) -> int:
             f"{name} is {value!r}; expected an integer of at least {least}"
         )
     return number
+
+
+def layer_numbers(value: Any, layers: int) -> tuple[int, ...] | None:
+    """Return numbers of layers, counted from 1, in order; None is all layers.
+
+    Raises:
+        ValueError: there is none, one is outside 1 to `layers`, or one is there twice.
+    """
+    if value is None:
+        return None
+    numbers = list(value) if isinstance(value, list | tuple | range | set) else []
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    inside = whole and all(1 <= n <= layers for n in numbers)
+    if not numbers or not inside or len({*numbers}) < len(numbers):
+        raise ValueError(
+            f"memory_layers is {value!r}; expected different numbers from 1 to {layers}"
+            ", counted from the layer above the embedding, or None for all layers; a "
+            "model without any memory has memory_length 0"
+        )
+    return tuple(sorted(numbers))
+
+
+def sharing(value: Any, layers: int) -> int:
+    """Return how many layers in a row share their weights: a divisor of `layers`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    each = integer("shared_layers", value, 1)
+    if layers % each:
+        raise ValueError(
+            f"shared_layers is {value!r} with {layers} layers; expected a divisor of "
+            "layers"
+        )
+    return each
 
 
 def fraction(name: str, value: Any) -> float:

@@ -34,6 +34,14 @@ class Past(NamedTuple):
         """Slots of the layer that has most."""
         return max(0 if pair is None else pair[0].shape[2] for pair in self.pairs)
 
+    def placed(self) -> list[int]:
+        """Return how many slots of each layer are at a distance.
+
+        Only the layers that have most slots have those that are at none.
+        """
+        counts = [0 if pair is None else pair[0].shape[2] for pair in self.pairs]
+        return [min(count, max(counts) - self.placeless) for count in counts]
+
 
 class Model(nn.Module):
     """A model that is run segment by segment, with a memory that the caller holds.
@@ -93,9 +101,8 @@ class Model(nn.Module):
             past: what stands before a segment, which may become full.
         """
         found: list[Tensor | None] = []
-        room = self.config.segment_length - past.placeless
-        for layer, pair in zip(self.layers, past.pairs, strict=True):
-            slots = 0 if pair is None else pair[0].shape[2]
+        room = self.config.segment_length
+        for layer, slots in zip(self.layers, past.placed(), strict=True):
             found.append(layer.attention.positions(slots + room))
         return found
 
@@ -122,8 +129,9 @@ class Model(nn.Module):
                 computes it.
 
         Returns:
-            Logits `[batch, time, vocabulary]`; for each layer its input `[batch, time,
-            d_model]`, and what it attended with, a `Seen`.
+            Logits `[batch, time, vocabulary]`; the input of each layer and the output
+            of the last, `[batch, time, d_model]`; what each layer attended with, a
+            `Seen`.
         """
         raise NotImplementedError
 

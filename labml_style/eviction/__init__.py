@@ -126,18 +126,20 @@ def rank_empty(usage: Tensor, filled: Tensor, rate: int) -> Tensor:
     return torch.where(filled, usage, torch.where(first, torch.inf, -1.0))
 
 
-def check_layers(memory: Any) -> None:
+def check_layers(memory: Any, chosen: list[bool]) -> None:
     """Raise a `ValueError` where layers have different numbers of slots.
 
     Args:
         memory: of a Compressive Transformer.
+        chosen: for each layer whether it has a memory; the others have no slot.
     """
     for name in ("states", "compressed"):
-        counts = sorted({slots.shape[1] for slots in getattr(memory, name)})
-        if len(counts) > 1:
+        slots = [one.shape[1] for one in getattr(memory, name)]
+        wanted = [max(slots) if has else 0 for has in chosen]
+        if slots != wanted:
             raise ValueError(
-                f"memory's {name} have {counts} slots; expected as many in each "
-                "layer: give what the model returned as memory"
+                f"memory's {name} have {slots} slots, layer by layer; expected as many "
+                f"in each layer, {wanted}: give what the model returned as memory"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,12 +201,17 @@ def variants(value: Any) -> list[tuple[str, Any]]:
                 whole = replace(value, **{one.name: new})
                 found.append((f"{one.name}.{name}", whole))
         else:
-            try:
-                whole = replace(value, **{one.name: changed(old)})
-            except ValueError:  # heads that do not divide the width
-                whole = replace(value, **{one.name: 1})
-            found.append((one.name, whole))
+            found.append((one.name, replaced(value, one.name, changed(old))))
     return found
+
+
+def replaced(value: Any, name: str, new: Any) -> Any:
+    """Change a field; where that is refused, to a value that is taken."""
+    for other in (new, 1, 2, (1,)):  # heads and layers divide, layers have numbers
+        if other != getattr(value, name):
+            with suppress(ValueError):
+                return replace(value, **{name: other})
+    raise AssertionError(f"{name} takes none of these")
 
 
 VARIANTS = variants(SMOKE)
