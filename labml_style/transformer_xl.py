@@ -383,15 +383,7 @@ class LayerInputs(nn.Module):
         super().__init__()
 
     def forward(self, states: list[Tensor]) -> list[Tensor]:
-        """Choose what is stored.
-
-        Args:
-            states: input of each layer, and output of the last, `[batch, time,
-                d_model]`: layers + 1 tensors.
-
-        Returns:
-            A tensor for each layer.
-        """
+        """Input of each layer and output of the last, to one tensor a layer."""
         return states[:-1]
 
 
@@ -948,10 +940,6 @@ def initialise(module: nn.Module, std: float) -> None:
 # > the head, because its states were never normalised; the official code has none
 # > there.
 # >
-# > The memory holds the input of each layer, `layers` tensors. The official code keeps
-# > one more, the output of the last layer, and never uses it. It has no reset of single
-# > lanes.
-# >
 # > Dropout stands after the embedding, inside the feed-forward part, after each part,
 # > and before the head. The official code also drops values of the position waves. As
 # > there, what is kept in training has been through dropout; in evaluation it is whole.
@@ -979,18 +967,6 @@ def initialise(module: nn.Module, std: float) -> None:
 #     wrong = f"with [-{length}:] {naive.shape[1]}"
 #     print(f"length {length}: {memory.slots} slots, {wrong}")
 # assert slots == {0: 0, 3: 3}
-
-# %% [markdown]
-# > **Pitfall.** Segments that leave no trace. The memory of `memory-transformer-xl` is
-# > written only by a segment at least as long as itself. Check: after a segment of any
-# > length its tokens are the newest slots.
-
-# %% tags=["active-ipynb", "proof"]
-# for time in (1, 3, 4):
-#     memory = model(text[:, -time:], model(text[:, :4]).memory).memory
-#     kept = memory.states[0][:, -time:].equal(model.embedding(text[:, -time:]))
-#     print(f"{time} tokens kept: {kept}", end="  ")
-#     assert kept
 
 # %% [markdown]
 # > **Pitfall.** Somebody else's memory: validation run with the memory of training, or
