@@ -921,6 +921,14 @@ class RecurrentMemoryTransformer(TransformerXL):
 # > sets an attribute and no value, so that unrolling starts from the newest memory.
 # > Check: count the segments that get a gradient, as [above](#who-teaches-the-writing).
 #
+# ## In short
+#
+# - Memory tokens are written at the end of a segment and read at the start of the next.
+# - They cost the same at any depth; a cache costs slots in each layer.
+# - Only later segments teach the writing, so the gradient has to cross borders.
+# - Decoding writes once per completed segment, never per token.
+# - They carry a few facts over long distances; word for word a cache is better.
+#
 # ## Exercises
 #
 # An untouched stub prints "not solved yet"; a wrong answer fails its check.

@@ -916,22 +916,6 @@ def initialise(module: nn.Module, std: float) -> None:
 # assert gap < 1e-10
 
 # %% [markdown]
-# **With pre-norm, attention gets the memory through the norm too.** So adding 3 to all
-# its values changes nothing. Without that norm, old states would stand at another scale
-# than new ones. The PyTorch package `memory-transformer-xl` leaves it out.
-
-# %% tags=["active-ipynb", "proof"]
-# for residual in (PreNorm, PostNorm):
-#     layer = Layer(replace(model.config, residual=residual))
-#     layer.double()
-#     x, past = torch.randn(2, 3, 4, 16, dtype=torch.float64)
-#     mask = causal_mask(4, 4, None, x)
-#     a, b = (layer(x, layer.keys_values(m), mask)[0] for m in (past, past + 3))
-#     change = (a - b).abs().max().item()
-#     print(f"{residual.__name__}: {change:.0e}", end="  ")
-#     assert (change < 1e-12) == (residual is PreNorm)
-
-# %% [markdown]
 # ## Where this departs from the paper
 #
 # > **Deviation.** Official code means that of the authors, `kimiyoung/transformer-xl`,
@@ -982,6 +966,15 @@ def initialise(module: nn.Module, std: float) -> None:
 # assert (change > 1e-3).tolist() == [True, False, True]
 
 # %% [markdown]
+# ## In short
+#
+# - Each layer stores its input, and attends to it at the next segment.
+# - The gradient stops at the memory: old states are data.
+# - Information comes from `layers` times `memory_length` tokens back; what is learned
+#   comes from less far.
+# - The memory costs bytes and keys, no parameters, and may be longer in evaluation.
+# - The caller holds it: one for each stream, emptied where a text ends.
+#
 # ## Exercises
 #
 # An untouched stub prints "not solved yet"; a wrong answer fails its check.
