@@ -865,20 +865,9 @@ def initialise(module: nn.Module, std: float) -> None:
 # ## Proofs
 #
 # More claims are tests: `tests/test_contract.py` has those that hold for every model of
-# the site. `tests/test_transformer_xl.py` shows that without memory, and with attention
-# by content, the layers are those of `nn.TransformerEncoder`.
-
-# %% [markdown]
-# **No token sees a later one.**
-
-# %% tags=["active-ipynb", "proof"]
-# alike = text[:1, :4].expand(4, 4)
-# other = (alike + torch.eye(4, dtype=torch.int64)) % 20  # lane b changes token b
-# memory = model(text[:1, 4:8].expand(4, 4)).memory
-# a, b = (model(tokens, memory).logits for tokens in (alike, other))
-# changed = (a != b).any(dim=-1)
-# print("changed by token 1:", *changed[1].int().tolist())
-# assert changed.equal(torch.ones(4, 4).triu().bool())
+# the site: no token sees a later one is the first of them.
+# `tests/test_transformer_xl.py` shows that without memory, and with attention by
+# content, the layers are those of `nn.TransformerEncoder`.
 
 # %% [markdown]
 # **The gradient stops at the memory.** The weights of its keys and values still get one
@@ -925,8 +914,7 @@ def initialise(module: nn.Module, std: float) -> None:
 # > there.
 # >
 # > Dropout stands after the embedding, inside the feed-forward part, after each part,
-# > and before the head. The official code also drops values of the position waves. As
-# > there, what is kept in training has been through dropout; in evaluation it is whole.
+# > and before the head. The official code also drops values of the position waves.
 # >
 # > The head has its own weights and a bias. The official code ties them to the
 # > embedding, and for words uses an adaptive softmax (section 4.1).
