@@ -914,13 +914,13 @@ def initialise(module: nn.Module, std: float) -> None:
 # > there.
 # >
 # > Dropout stands after the embedding, inside the feed-forward part, after each part,
-# > and before the head. The official code also drops values of the position waves.
+# > and before the head.
 # >
 # > The head has its own weights and a bias. The official code ties them to the
 # > embedding, and for words uses an adaptive softmax (section 4.1).
 # >
 # > Weights are drawn from N(0, 0.02), as in the official code, or with `initial_std`;
-# > biases are 0. The gains of the norms start at 1; there they are drawn too.
+# > biases are 0.
 #
 # ## Pitfalls
 #
@@ -958,10 +958,9 @@ def initialise(module: nn.Module, std: float) -> None:
 #
 # - Each layer stores its input, and attends to it at the next segment.
 # - The gradient stops at the memory: old states are data.
-# - Information comes from `layers` times `memory_length` tokens back; what is learned
-#   comes from less far.
-# - The memory costs bytes and keys, no parameters, and may be longer in evaluation.
-# - The caller holds it: one for each stream, emptied where a text ends.
+# - It sees `layers` times `memory_length` tokens back, and learns from less far.
+# - The memory costs bytes and keys; it may be longer in evaluation.
+# - The caller holds it, and empties it where a text ends.
 #
 # ## Exercises
 #
