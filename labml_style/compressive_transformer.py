@@ -339,7 +339,7 @@ import torch
 from torch import Tensor, nn
 
 from labml_style.compression import CompressionConfig, Convolution
-from labml_style.contract import AnyPart, Memory, Seen, build, integer
+from labml_style.contract import AnyPart, Memory, Seen, build, integer, most_slots
 from labml_style.eviction import (
     CompressionLoss,
     Evicted,
@@ -474,12 +474,11 @@ class CompressiveTransformer(TransformerXL):
     def further_parts(self) -> dict[str, nn.Module]:
         """Return function and loss of each layer, as `compression`."""
         config, layers = self.config, nn.ModuleList()
+        parts = {"function": config.compression, "loss": config.compression_loss}
         for i in range(config.layers):
-            own = nn.ModuleDict()
-            if self.remembers(i):
-                own["function"] = build(config.compression, config)
-                own["loss"] = build(config.compression_loss, config)
-            layers.append(own)
+            own = parts if self.remembers(i) else {}
+            made = {name: build(one, config) for name, one in own.items()}
+            layers.append(nn.ModuleDict(made))
         return {"compression": layers}
 
     # Compressed slots may bring a graph along: a loss that comes through time needs it.
@@ -515,8 +514,7 @@ class CompressiveTransformer(TransformerXL):
         if memory is None:
             none = tuple(x[:, :0] for x in new)
             memory = CompressiveMemory(none, none)
-        held = max(states.shape[1] for states in memory.states)
-        count = max(slots.shape[1] for slots in memory.compressed)
+        held, count = most_slots(memory.states), most_slots(memory.compressed)
         evicted, dropped = plan_eviction(self.config, count, held, time)
         counts, coarsens = (count, evicted, dropped), self.config.compressed_length > 0
         rate = self.config.compression_rate if coarsens else None

@@ -819,14 +819,6 @@ class NBRCGate(BRCGate):
 # > made for recurrence over time. Here they run up the layers, and have a bias, which
 # > is 0 unless you set it.
 #
-# ## In short
-#
-# - A norm on the path halves the share of the input with each sum; move it beside.
-# - A gate joins path and sub-layer: how much is kept, how much is new.
-# - A bias above 0 lets most of the path pass at the start.
-# - The GRU gate keeps direction, not length, and nearly doubles the parameters.
-# - At our sizes a free path pays, a GRU gate does not.
-#
 # ## Exercises
 #
 # An untouched stub prints "not solved yet"; a wrong answer fails its check.

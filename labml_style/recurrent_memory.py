@@ -286,6 +286,7 @@ from labml_style.contract import (
     check_written,
     full_mask,
     integer,
+    most_slots,
     newest,
     newest_filled,
     number,
@@ -406,12 +407,7 @@ class RecurrentMemory(Memory):
 
     @property
     def slots(self) -> int:
-        return self.cached + self.tokens.shape[1]
-
-    @property
-    def cached(self) -> int:
-        """Slots of the cache, of the layer that has most."""
-        return max((states.shape[1] for states in self.states), default=0)
+        return most_slots(self.states) + self.tokens.shape[1]
 
 
 # %% [markdown]
@@ -488,7 +484,7 @@ class RecurrentMemoryTransformer(TransformerXL):
         read, empty = self.tokens(memory, batch), Past([None] * len(self.layers))
         _, _, seen = self.run_layers(read, empty, full_mask(read.shape[1], 0, read))
         pairs: list[Any] = [(one.keys, one.values) for one in seen]
-        if memory is None or memory.cached == 0:
+        if memory is None or (slots := most_slots(memory.states)) == 0:
             return Past(pairs)
         for i, cached in enumerate(super().past(memory).pairs):
             if cached is not None:
@@ -497,7 +493,7 @@ class RecurrentMemoryTransformer(TransformerXL):
         filled = memory.filled
         if filled is not None:
             room = 0, read.shape[1]
-            filled = nn.functional.pad(filled[:, : memory.cached], room, value=True)
+            filled = nn.functional.pad(filled[:, :slots], room, value=True)
         return Past(pairs, filled)
 
     def write(self, memory: RecurrentMemory, seen: list[Seen]) -> Tensor:
@@ -552,8 +548,8 @@ class RecurrentMemoryTransformer(TransformerXL):
             cached[i] = newest(cached[i], x.detach().to(kind), most)
         tokens = written.to(kind) if self.tokens.recurrent else memory.tokens
         if filled is not None:
-            time = states[0].shape[1] if states else 0
-            filled = newest_filled(filled[:, : memory.cached], time, length)
+            time, slots = most_slots(states[:1]), most_slots(memory.states)
+            filled = newest_filled(filled[:, :slots], time, length)
         if filled is not None:
             filled = nn.functional.pad(filled, (0, tokens.shape[1]), value=True)
         return self.memory_type(tuple(cached), tokens, filled)
@@ -920,14 +916,6 @@ class RecurrentMemoryTransformer(TransformerXL):
 # > any `k2` the gradient goes all the way. In `LM-RMT` a line `mem_tokens.values = ...`
 # > sets an attribute and no value, so that unrolling starts from the newest memory.
 # > Check: count the segments that get a gradient, as [above](#who-teaches-the-writing).
-#
-# ## In short
-#
-# - Memory tokens are written at the end of a segment and read at the start of the next.
-# - They cost the same at any depth; a cache costs slots in each layer.
-# - Only later segments teach the writing, so the gradient has to cross borders.
-# - Decoding writes once per completed segment, never per token.
-# - They carry a few facts over long distances; word for word a cache is better.
 #
 # ## Exercises
 #

@@ -263,6 +263,7 @@ from torch import Tensor, nn
 
 from labml_style.contract import (
     AnyPart,
+    LayerInputs,
     Mask,
     Memory,
     Model,
@@ -273,6 +274,7 @@ from labml_style.contract import (
     causal_mask,
     integer,
     layer_numbers,
+    most_slots,
     newest,
     newest_filled,
     positive,
@@ -369,26 +371,8 @@ class PreNorm(nn.Module):
 
 
 # %% [markdown]
-# What a layer stores is a part too. Here it is its input, as equation (2) says.
-
-
-# %%
-class LayerInputs(nn.Module):
-    """Each layer stores what came in.
-
-    Source: Dai et al. 2019, section 3.2.
-    """
-
-    def __init__(self, config: TransformerXLConfig) -> None:
-        super().__init__()
-
-    def forward(self, states: list[Tensor]) -> list[Tensor]:
-        """Input of each layer and output of the last, to one tensor a layer."""
-        return states[:-1]
-
-
-# %% [markdown]
-# A config names sizes and parts. A part is a class, an import string, or
+# What a layer [stores](support/memory.ipynb#LayerInputs) is a part too. A config names
+# sizes and parts. A part is a class, an import string, or
 # `part("my_package:MyResidual", scale=0.5)` with `part` from `labml_style`, so that a
 # file or a record can say what ran.
 
@@ -532,7 +516,7 @@ class TransformerXLMemory(Memory):
     @property
     def slots(self) -> int:
         """Slots of the layer that has most."""
-        return max(states.shape[1] for states in self.states)
+        return most_slots(self.states)
 
 
 # %% [markdown]
@@ -865,7 +849,7 @@ def initialise(module: nn.Module, std: float) -> None:
 # ## Proofs
 #
 # More claims are tests: `tests/test_contract.py` has those that hold for every model of
-# the site: no token sees a later one is the first of them.
+# the site, as that no token sees a later one, and that an emptied lane is a fresh one.
 # `tests/test_transformer_xl.py` shows that without memory, and with attention by
 # content, the layers are those of `nn.TransformerEncoder`.
 
@@ -888,21 +872,6 @@ def initialise(module: nn.Module, std: float) -> None:
 # one, two = (torch.autograd.grad(x, weight)[0] for x in (loss, other))
 # print(f"into the memory {grad}, by its keys and values {(one - two).norm():.0e}")
 # assert grad is None and (one - two).norm() > 1e-3
-
-# %% [markdown]
-# **A lane that is emptied is a fresh lane**, at every later segment.
-
-# %% tags=["active-ipynb", "proof"]
-# memory = model(text[:, :4]).memory
-# for states in memory.states:
-#     states.data[1] = torch.inf
-# memory, fresh, gap = memory.reset(torch.tensor([False, True, False])), None, 0.0
-# for segment in text.split(4, dim=1):
-#     logits, memory, _ = model(segment, memory)
-#     alone, fresh, _ = model(segment[1:2], fresh)
-#     gap = max(gap, (logits[1:2] - alone).abs().max().item())
-# print(f"differs from a fresh lane by {gap:.0e}; filled is now {memory.filled}")
-# assert gap < 1e-10
 
 # %% [markdown]
 # ## Where this departs from the paper

@@ -25,11 +25,13 @@ from labml_style.contract.checks import (
 from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask, full_mask
 from labml_style.contract.memory import (
+    LayerInputs,
     Memory,
     Output,
     Seen,
     check_savable,
     load_memory,
+    most_slots,
     newest,
     newest_filled,
 )
@@ -39,6 +41,7 @@ from labml_style.contract.parts import AnyPart, Config, Part, build, name_of, pa
 __all__ = [
     "AnyPart",
     "Config",
+    "LayerInputs",
     "Mask",
     "Memory",
     "Model",
@@ -59,6 +62,7 @@ __all__ = [
     "layer_numbers",
     "load",
     "load_memory",
+    "most_slots",
     "name_of",
     "newest",
     "newest_filled",

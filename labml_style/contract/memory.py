@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labml_style.contract.checks import check_lanes
 from labml_style.contract.parts import find, name_of
 
 __all__ = [
+    "LayerInputs",
     "Memory",
     "Output",
     "Seen",
     "check_savable",
     "load_memory",
+    "most_slots",
     "newest",
     "newest_filled",
 ]
@@ -174,6 +176,40 @@ def check_savable(memory: Any) -> None:
                 "tensors or None"
             )
     memory.state_dict()
+
+
+class LayerInputs(nn.Module):
+    """The part that says what layers store: here each stores its input.
+
+    Args:
+        config: nothing of it is read.
+
+    Source: Dai et al. 2019, section 3.2.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def forward(self, states: list[Tensor]) -> list[Tensor]:
+        """Choose from the states of a segment.
+
+        Args:
+            states: input of each layer and output of the last, `[batch, time,
+                d_model]`: layers + 1 tensors.
+
+        Returns:
+            One for each layer.
+        """
+        return states[:-1]
+
+
+def most_slots(rows: Iterable[Tensor]) -> int:
+    """Return the slots of the layer that has most.
+
+    Args:
+        rows: for each layer `[batch, slots, ...]`; 0 where there is none.
+    """
+    return max((one.shape[1] for one in rows), default=0)
 
 
 def newest(old: Tensor, new: Tensor, length: int) -> Tensor:
