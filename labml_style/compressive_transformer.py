@@ -869,10 +869,7 @@ class CompressiveTransformer(TransformerXL):
 # > zeros.
 # >
 # > Rae and others 2019 do not say at which distance a compressed slot stands. Here, as
-# > in the public code, each slot is one step from the next, whatever it stands for. The
-# > mean distance of its tokens would be the other choice. The
-# > [shift](relative_attention.ipynb) cannot compute it, for it needs distances that
-# > grow by one.
+# > in the public code, each slot is one step from the next, whatever it stands for.
 # >
 # > Their $f_c$ drops what does not fill a group. Here whole groups leave, rounded up.
 # > So after a segment that is not full the memory may hold up to $c - 1$ slots fewer
