@@ -865,8 +865,7 @@ class CompressiveTransformer(TransformerXL):
 # ## Where this departs from the paper
 #
 # > **Deviation.** Algorithm 1 starts with memories full of zeros, and attends to them.
-# > Here a memory starts empty and fills, as in most code. Exercise two builds the
-# > zeros.
+# > Here a memory starts empty and fills, as in most code.
 # >
 # > Rae and others 2019 do not say at which distance a compressed slot stands. Here, as
 # > in the public code, each slot is one step from the next, whatever it stands for.
@@ -926,13 +925,13 @@ class CompressiveTransformer(TransformerXL):
 # %% [markdown]
 # ## In short
 #
-# 1. A Compressive Transformer is a Transformer-XL whose oldest slots are squeezed, $c$
-#    into one, before they are forgotten: Algorithm 1.
+# 1. It is a Transformer-XL whose oldest slots are squeezed, $c$ into one, before they
+#    are forgotten.
 # 2. It reaches $l\,(n_m + c\,n_{cm})$ tokens back at the cost of $n_m + n_{cm}$ exact
 #    slots: twice as far with half of the slots compressed at rate 3.
 # 3. In recall it answers where a Transformer-XL with as many slots guesses.
 # 4. On text, at our size, they bring nothing over as many exact slots.
-# 5. The compression has a loss of its own, which reaches nothing else.
+# 5. The compression has a loss of its own.
 
 # %% [markdown]
 # ## Exercises
