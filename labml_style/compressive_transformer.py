@@ -725,20 +725,6 @@ class CompressiveTransformer(TransformerXL):
 # print("the same logits over ten segments")
 
 # %% [markdown]
-# **The memory stops growing.** Once all slots are filled its bytes stay, and no tensor
-# holds on to more storage than it shows.
-
-# %% tags=["active-ipynb", "proof"]
-# model, memory, sizes = make(), None, []
-# for segment in text.split(4, dim=1):
-#     memory = model(segment, memory).memory
-#     sizes.append(memory.nbytes)
-#     held = sum(slots.untyped_storage().nbytes() for slots in memory.tensors())
-#     assert held == memory.nbytes
-# print("bytes, segment by segment:", *sizes)
-# assert sizes[3] < sizes[4] == sizes[-1] == 2 * 3 * (4 + 4) * 16 * 8
-
-# %% [markdown]
 # **The loss of the compression teaches the compression alone**, with the default parts.
 
 # %% tags=["active-ipynb", "proof"]
