@@ -64,6 +64,12 @@ from labml_style.hugging_face import (
     RecurrentMemoryWrapper,
     RecurrentMemoryWrapperConfig,
 )
+from labml_style.memory_transformer_xl import (
+    FixedGate,
+    MemoryTransformerXL,
+    MemoryTransformerXLConfig,
+    PersistentAttention,
+)
 from labml_style.reconstruction import (
     AutoEncoding,
     BackpropagationThroughTime,
@@ -119,6 +125,12 @@ def remembering(config: Any) -> Any:
 def tokens_and_cache(config: Any) -> int:
     """Count the same for memory tokens, with a cache of Transformer-XL beside them."""
     slots = config.memory_tokens + len(remembering(config)) * config.memory_length
+    return int(slots * config.d_model)
+
+
+def written_and_short(config: Any) -> int:
+    """Count the same for a long memory, with short ones beside it."""
+    slots = config.long_memory_length + len(remembering(config)) * config.memory_length
     return int(slots * config.d_model)
 
 
@@ -179,6 +191,8 @@ GATES = [
     NBRCGate,
 ]
 DILATED: dict[str, Any] = {"compression": DilatedConvolution}
+PAIRS = part(PersistentAttention, pairs=3)
+USED: dict[str, Any] = {"compression": MostUsed}
 NO_LOSS: dict[str, Any] = {
     "compression": MeanPooling,
     "compression_loss": CompressionLoss,
@@ -189,6 +203,13 @@ def recurrent(name: str, without: tuple[str, ...] = WHOLE, **changes: Any) -> Ca
     """Describe a Recurrent Memory Transformer; without a cache unless told."""
     changes = {"memory_tokens": 3, "memory_length": 0} | changes
     return case(name, RECURRENT, without, tokens_and_cache, **changes)
+
+
+def written(name: str, **changes: Any) -> Case:
+    """Describe a Memory Transformer-XL."""
+    kind = MemoryTransformerXL, MemoryTransformerXLConfig
+    changes = {"long_memory_length": 5, "memory_length": 6} | changes
+    return case(name, kind, WHOLE, written_and_short, **changes)
 
 
 def wrapper(family: str, **sizes: int) -> Case:
@@ -271,6 +292,18 @@ REGISTRY = [
     recurrent("rmt-place", attention=ContentAttention, embedding=AbsoluteEmbedding),
     recurrent("rmt-encoder", ("causal",), layout="encoder"),
     recurrent("rmt-encoder-pre", ("causal",), layout="encoder", residual=PreNorm),
+    written("mtxl"),
+    written("mtxl-top", memory_layers=(2,), residual=PreNorm, kv_heads=1),
+    written("mtxl-nbrc", write_gate=NBRCGate, write_iterations=3, memory_length=3),
+    written("mtxl-fixed", write_gate=part(FixedGate, bias=1.0), memory_length=9),
+    written("mtxl-long-alone", memory_length=0, clamp_length=2),
+    written("mtxl-persistent", attention=PAIRS, residual=PreNorm),
+    case("xl-persistent", XL, attention=PAIRS),
+    case("xl-persistent-kv", XL, attention=PAIRS, kv_heads=1, memory_layers=(2,)),
+    case("cm-persistent", COMPRESSIVE, LATE, attention=PAIRS),
+    case("cm-persistent-used", COMPRESSIVE, LATE, **USED, attention=PAIRS),
+    recurrent("rmt-persistent", attention=PAIRS, memory_length=6),
+    recurrent("rmt-persistent-encoder", ("causal",), layout="encoder", attention=PAIRS),
     case("classes", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES),
     case("padded", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES, padding=10),
     case("mt", RECURRENT, (*WHOLE, "past"), lambda config: 0, **NO_TOKENS),
