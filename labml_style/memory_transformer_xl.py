@@ -272,7 +272,8 @@ class MemoryTransformerXL(TransformerXL):
         """Return keys and values of the long memory and of the short one behind it."""
         if batch is None:
             batch = 1 if memory is None else memory.batch
-        long, pairs = self.written(memory, batch), [None] * len(self.layers)
+        long = self.written(memory, batch)
+        pairs: list[Any] = [None] * len(self.layers)
         for i, layer in enumerate(self.layers):
             if self.remembers(i):
                 short = [] if memory is None else [memory.states[i].detach()]
@@ -300,7 +301,12 @@ class MemoryTransformerXL(TransformerXL):
 
         The gradient is stopped at the states, and not at the long memory.
         """
-        length, kind, sources, short = self.config.memory_length, self.like.dtype, [], []
+        length, kind, sources, short = (
+            self.config.memory_length,
+            self.like.dtype,
+            [],
+            [],
+        )
         for i, (old, new) in enumerate(zip(memory.states, stored, strict=True)):
             new = new.detach().to(kind)
             if self.remembers(i):

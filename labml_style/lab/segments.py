@@ -25,6 +25,7 @@ __all__ = [
     "CopyStream",
     "CopyTask",
     "FactsTask",
+    "FourFacts",
     "Growing",
     "GrowingFacts",
     "LongFacts",
@@ -205,6 +206,18 @@ class GrowingFacts(FactsTask):
     """The same, over 1 to 5 segments: a stage for each, 300 windows long."""
 
     windows = 1500
+
+
+class FourFacts(FactsTask):
+    """The same, over 1 to 4 segments: a stage for each, 200 windows long."""
+
+    most = 4
+    windows = 800
+
+    def measured(self, segment_length: int, batch: int, split: str) -> Stream:
+        """Return samples of 4 segments that no run has seen."""
+        seed = 10_001 if split == "valid" else 10_002
+        return Growing(self.most, 0, segment_length, batch, seed)
 
 
 class ShortFacts(GrowingFacts):
