@@ -215,6 +215,7 @@ PRESETS = (
         4,
         form="cpu",
         seeds=(0, 1, 2),
+        keep="GRU, 3 back-0",
         minutes=15,
     ),
     _text(
