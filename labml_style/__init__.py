@@ -22,6 +22,10 @@ _NAMES = {
         "CompressiveTransformerConfig",
     ),
     "gating": ("GRUGate", "IdentityReordering"),
+    "memory_transformer_xl": (
+        "MemoryTransformerXL",
+        "MemoryTransformerXLConfig",
+    ),
     "recurrent_memory": (
         "RecurrentMemoryTransformer",
         "RecurrentMemoryTransformerConfig",

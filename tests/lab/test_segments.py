@@ -13,6 +13,7 @@ from labml_style.lab.segments import (
     CopyStream,
     CopyTask,
     FactsTask,
+    FourFacts,
     Growing,
     GrowingFacts,
     ShortCopyTask,
@@ -90,6 +91,7 @@ def test_tasks() -> None:
     for task, most, grows in (
         (FactsTask(), 5, False),
         (GrowingFacts(), 5, True),
+        (FourFacts(), 4, True),
         (ShortFacts(), 2, True),
         (SingleFacts(), 1, False),
     ):
