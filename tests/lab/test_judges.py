@@ -623,3 +623,71 @@ def test_a_longer_curriculum() -> None:
     assert verdict_of(0.93, 0.9, 0.4, 0.2).verdict == "in part"
     assert verdict_of(0.99, 0.7, 0.4, 0.2).verdict == "does not hold"
     assert verdict_of(0.8, 0.7, 0.4, 0.2).text.endswith("against it came.")
+
+
+def test_written_facts() -> None:
+    usual: dict[str, Callable[[int], float]] = {
+        "GRU, 0 back": lambda n: 1.0 if n == 1 else 0.17,
+        "GRU, 1 back": lambda n: 0.98 if n <= 2 else 0.7,
+        "GRU, 3 back": lambda n: 1.0 if n <= 4 else 0.9,
+        "nBRC, 3 back": lambda n: 0.99 if n <= 4 else 0.8,
+        "fixed, 3 back": lambda n: 0.85 if n <= 4 else 0.5,
+        "Transformer-XL, same state": lambda n: 1.0 if n == 1 else 0.17,
+    }
+
+    def verdict_of(**changed: Callable[[int], float]) -> Verdict:
+        now = usual | {
+            next(arm for arm in usual if arm.replace(", ", "_").startswith(name)): found
+            for name, found in changed.items()
+        }
+        runs = [
+            {
+                "arm": arm,
+                "seed": seed,
+                "measures": {"test": {"answers": {str(n): f(n) for n in range(1, 11)}}},
+            }
+            for arm, f in now.items()
+            for seed in range(3)
+        ]
+        return verdict(find("written-facts@cpu"), {"runs": runs})
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "3 borders 100% are right at 2 to 4 segments, detached 17%" in found.text
+    assert verdict_of(GRU_1=lambda n: 0.8).verdict == "in part", "2 segments at 80 %"
+    assert verdict_of(GRU_1=lambda n: 1.0).verdict == "in part", "no worse at 4"
+    assert verdict_of(nBRC_3=lambda n: 0.9).verdict == "in part"
+    assert verdict_of(fixed_3=lambda n: 0.7).verdict == "in part"
+    assert verdict_of(fixed_3=lambda n: 0.95).verdict == "in part", "as good at 10"
+    assert verdict_of(Transformer=lambda n: 0.35).verdict == "in part"
+    found = verdict_of(GRU_3=lambda n: 0.94 if n == 2 else 1.0)
+    assert found.verdict == "does not hold"
+    assert found.text.endswith("against it did not come.")
+    assert verdict_of(GRU_0=lambda n: 0.7).verdict == "does not hold"
+    for harm in (dict(GRU_0=lambda n: 0.95), dict(nBRC_3=lambda n: 0.5)):
+        found = verdict_of(**harm)
+        assert found.text.endswith("evidence against it came."), found
+
+
+def test_written_text() -> None:
+    names = [*find("written-text@cpu").arms]
+    usual = dict(zip(names, (2.8, 2.65, 2.6, 2.64, 2.65), strict=True))
+
+    def verdict_of(**changed: float) -> Verdict:
+        words = {"none": 0, "short": 1, "equal": 2, "coarse": 3, "own": 4}
+        now = usual | {names[words[name]]: x for name, x in changed.items()}
+        runs = [
+            {"arm": arm, "seed": s, "measures": {"carried": {"bits": x + 0.01 * s}}}
+            for arm, x in now.items()
+            for s in range(3)
+        ]
+        return verdict(find("written-text@cpu"), {"runs": runs})
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "of the same state it has +0.050 bits" in found.text
+    assert verdict_of(short=2.6).verdict == "in part"
+    assert verdict_of(coarse=2.6).verdict == "in part"
+    assert verdict_of(none=2.6).verdict == "in part"
+    found = verdict_of(equal=2.66)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
