@@ -23,7 +23,7 @@
 # import matplotlib.pyplot as plt
 #
 # from labml_style.figures import Slot, memory_strip, show, use_style
-# from labml_style.figures.palette import INK, MUTED
+# from labml_style.figures.palette import MUTED
 #
 # with use_style():
 #     figure, axes = plt.subplots(figsize=(5.2, 2.7))
@@ -45,7 +45,7 @@
 #             ends = (end, y - 1.1), (10.8, y - 0.1)
 #             axes.annotate("", *ends, arrowprops=how)
 #         axes.text(3.6, y - 0.75, "write", ha="center", color="C3")
-#         axes.text(8.2, y - 1.05, "store", ha="center", color="C1")
+#         axes.text(7.1, y - 0.75, "store", ha="center", color="C1")
 #     back = dict(arrowstyle="->", color="C0")
 #     axes.annotate("", (3.3, 0.5), (8.7, 0.5), arrowprops=back)
 #     axes.text(6, 0.6, "attend", ha="center", color="C0")
@@ -67,8 +67,13 @@
 # %% [markdown]
 # > **What you will find.**
 # >
-# > - BOX1
-# > - BOX2
+# > - Four written slots carry two facts over segments of noise: with GRU gates 99 % of
+# >   questions are answered after 4 segments and 94 % after 10. A queue of the same
+# >   state guesses, 17 %. In every seed 95 % were expected at 2 to 4 segments, and 87
+# >   to 100 % came. [Does not hold](#does-it-learn-what-to-write).
+# > - Writing must be taught. Detached after each segment, the memory is worth nothing:
+# >   17 %. A gradient through one border is enough for 95 % at 4 segments. A gate that
+# >   looks at nothing reaches 62 %. [Same record](#does-it-learn-what-to-write).
 # > - BOX3
 # > - A segment's own loss gives the writer no gradient; only later segments teach it.
 # >   [Shown below](#who-teaches-the-writer).
@@ -114,12 +119,13 @@
 # queue = TransformerXL(TransformerXLConfig(**sizes, memory_length=4, initial_std=0.5))
 # text = torch.randint(9, (1, 32)).repeat(2, 1)
 # text[1, 0] = (text[0, 0] + 1) % 9  # another text: its first token differs
-# memory = None
-# for number, segment in enumerate(text.split(4, dim=1), start=1):
+# memory, gaps = None, []
+# for segment in text.split(4, dim=1):
 #     logits, memory, _ = queue(segment, memory)
-#     gap = (logits[0, -1] - logits[1, -1]).abs().max().item()
-#     print(f"segment {number}: the last logits differ by {gap:.1e}")
-# assert gap == 0
+#     gaps.append((logits[0, -1] - logits[1, -1]).abs().max().item())
+# print("logits differ by, segment after segment:")
+# print(*(f"{gap:.1e}" if gap else "0" for gap in gaps))
+# assert gaps[2] > 0 and not any(gaps[3:])
 
 # %% [markdown]
 # ## The idea: attend, write, store
@@ -134,8 +140,10 @@
 # distance, and its score is that of the content alone. After the segment, $M$ looks at
 # itself and at all that the layers hold:
 #
-# $$ S = \left[\, M \circ (m^1 \circ h^0) + e_1 \circ \dots \circ (m^N \circ h^{N-1}) +
-#    e_N \right] \tag{2} $$
+# $$ \begin{aligned}
+# S &= \left[\, M \circ S_1 \circ \dots \circ S_N \right] \\
+# S_n &= \left[\, m^n \circ h^{n-1} \right] + e_n
+# \end{aligned} \tag{2} $$
 #
 # with a learned vector $e_n$ for each layer. What is found is joined to the old slots
 # by a gate $g$, as in [gating](gating.ipynb):
@@ -253,13 +261,18 @@
 # through how many borders a loss may reach: with 0 back the memory is detached after
 # each segment. A guess is one of 6 places. 1,000 updates, three seeds.
 #
-# Detached, the writer stays as it was drawn, and all seeds guess from 2 segments on. A
-# gradient through one border is enough for most of it: samples of two segments teach
-# what to write, and the gate keeps it. The two gates that look at their input learn the
-# task. The fixed gate gets half of the answers: it has learned the two places, and not
-# whose they are. A queue of the same state has 2 slots in each layer, and guesses.
+# Detached, the writer stays as it was drawn, and all seeds guess from 2 segments on.
+# Taught through 3 borders it answers 94 to 99 % in the mean, though in two of three
+# seeds less than the 95 % expected at 2 segments: hence the
+# [verdict](../docs/glossary.md#verdict). One border is enough for most of it. Samples
+# of two segments teach what to write, and the gate keeps it. At 20 segments three
+# borders have 76 % and one has 67 %.
 #
-# VERDICT
+# GRU and nBRC, which look at their input, differ by less than their seeds do, up to 10
+# segments. The fixed gate learns slowly: it answers about half, so it has likely
+# learned the two places, and not whose they are. The queue has 2 slots in each layer.
+# At 2 segments it has a third right, as a fact sometimes stands in the last tokens of
+# the first segment.
 
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import report
@@ -297,38 +310,29 @@ from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
 
 # %%
-def linear_attention(
-    query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None = None
-) -> Tensor:
+def linear_attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend without a weight for each pair: time grows with m + n, not with m n.
 
     Args:
         query: `[batch, heads, m, d_head]`.
-        keys: `[batch, heads, n, d_head]`.
+        keys: `[batch, heads, n, d_head]`; a key of minus infinity gets weight 0.
         values: the same.
-        empty: `[batch, n]` bool, true where a key gets weight 0; None is nowhere.
 
     Returns:
         `[batch, heads, m, d_head]`.
 
     Source: Shen et al. 2018, with softmax for both normalisations.
     """
-    gathered = _over_places(keys, empty).transpose(-1, -2) @ values
+    gathered = keys.softmax(dim=-2).transpose(-1, -2) @ values
     return query.softmax(dim=-1) @ gathered
 
 
-def linear_weights(query: Tensor, keys: Tensor, empty: Tensor | None = None) -> Tensor:
-    """Return the weights that `linear_attention` never forms: `[batch, heads, m, n]`.
+def linear_weights(query: Tensor, keys: Tensor) -> Tensor:
+    """Return the weights that are never formed, `[batch, heads, m, n]`.
 
-    Args are those of `linear_attention`. Each row sums to 1.
+    Args are those of `linear_attention`.
     """
-    return query.softmax(dim=-1) @ _over_places(keys, empty).transpose(-1, -2)
-
-
-def _over_places(keys: Tensor, empty: Tensor | None) -> Tensor:
-    if empty is not None:
-        keys = keys.masked_fill(empty[:, None, :, None], -torch.inf)
-    return keys.softmax(dim=-2)
+    return query.softmax(dim=-1) @ keys.softmax(dim=-2).transpose(-1, -2)
 
 
 # %% [markdown]
@@ -340,14 +344,11 @@ def _over_places(keys: Tensor, empty: Tensor | None) -> Tensor:
 # query, keys, values = (
 #     torch.randn(2, 4, n, 8, dtype=torch.float64) for n in (5, 30, 30)
 # )
-# empty = torch.arange(30).expand(2, -1) < torch.tensor([[0], [7]])
-# weights = linear_weights(query, keys, empty)
-# gap = (weights @ values - linear_attention(query, keys, values, empty)).abs().max()
+# weights = linear_weights(query, keys)
+# gap = (weights @ values - linear_attention(query, keys, values)).abs().max()
 # off = (weights.sum(-1) - 1).abs().max()
 # print(f"differ by {gap:.0e}, rows sum to 1 within {off:.0e}")
-# print("weight of empty keys:", weights[1, :, :, :7].abs().max().item())
-# assert gap < 1e-12 and weights[1, :, :, :7].count_nonzero() == 0
-# assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 5).double())
+# assert gap < 1e-12 and off < 1e-12
 
 # %% [markdown]
 # It sees all sources, so it serves a writer, and not a decoder, where a token must not
@@ -386,12 +387,10 @@ class LinearAttention(nn.Module):
         Returns:
             `[batch, m, d_model]`.
         """
-        keys, values = self.kv(states).chunk(2, dim=-1)
-        given = self.split(self.q(x)), self.split(keys), self.split(values)
-        return self.merge(linear_attention(*given, empty))
-
-    def merge(self, found: Tensor) -> Tensor:
-        """`[batch, heads, m, d_head]` to `[batch, m, d_model]`, and the last map."""
+        keys, values = (self.split(part) for part in self.kv(states).chunk(2, dim=-1))
+        if empty is not None:
+            keys = keys.masked_fill(empty[:, None, :, None], -torch.inf)
+        found = linear_attention(self.split(self.q(x)), keys, values)
         return self.out(found.transpose(1, 2).flatten(2))
 
 
@@ -754,7 +753,7 @@ class MemoryTransformerXL(TransformerXL):
 #     memory = memory.detach() if t and t % 4 == 0 else memory
 #     logits, memory, _ = model(text[:, :4], memory)
 #     counts.append(nodes(logits.sum()))
-# print("nodes of the graph, segments 5 to 20:", *counts[4:])
+# print("nodes of the graph, segments 13 to 20:", *counts[12:])
 # assert counts[4:8] == counts[16:20] and counts[7] > counts[4]
 
 # %% [markdown]
@@ -864,6 +863,7 @@ class MemoryTransformerXL(TransformerXL):
 # **Recommendation.** RECOMMEND
 
 # %% tags=["active-ipynb", "proof"]
+# from functools import partial
 # from timeit import repeat
 #
 # sizes = dict(vocabulary=256, d_model=256, layers=4, heads=4, d_ff=1024)
@@ -877,16 +877,15 @@ class MemoryTransformerXL(TransformerXL):
 #     with torch.no_grad():
 #         memory = big(tokens, big(tokens).memory).memory
 #     assert memory.nbytes == 4 * 4 * 256 * (4 * short + long)  # 4 bytes, 4 lanes
-#     kinds[f"{short} short, {long} long"] = big, memory, []
-# call = dict(globals=globals(), number=1, repeat=2)
-# for _ in range(9):  # in turns, on a machine that may be busy
-#     for big, memory, spent in kinds.values():
+#     kinds[f"{short} short, {long} long"] = partial(big, tokens, memory), []
+# for _ in range(6):  # in turns, on a machine that may be busy
+#     for call, spent in kinds.values():
 #         with torch.no_grad():
-#             spent += repeat("big(tokens, memory)", **call)
+#             spent += repeat(call, number=1, repeat=2)
 # print("memory               state of a lane   time")
-# least = min(kinds["0 short, 0 long"][2])
-# for name, (_, memory, spent) in kinds.items():
-#     state = memory.nbytes / 4 / 1024
+# least = min(kinds["0 short, 0 long"][1])
+# for name, (call, spent) in kinds.items():
+#     state = call.args[1].nbytes / 4 / 1024
 #     print(f"{name:20} {state:12.0f} kB {min(spent) / least:8.2f}")
 
 # %% [markdown]
@@ -1017,9 +1016,10 @@ class PersistentAttention(RelativeAttention):
 #     moved = merged[0].any(dim=1).nonzero()[:, 0].tolist()
 #     print(f"{name}: slots {moved}", end="  ")
 #     assert (moved == [3]) == (name == "here")
-# attention = LinearAttention(small)
-# attention.out.weight.data = torch.eye(16)
-# assert attention.merge(found).equal(ways["here"])
+# attention, (x, states) = LinearAttention(small), torch.randn(2, 1, 5, 16)
+# before = attention(x, states)
+# x[:, 3] += 1
+# assert (attention(x, states) != before).any(-1).nonzero().tolist() == [[0, 3]]
 
 # %% [markdown]
 # > **Pitfall.** Memory that is never stored. The same package stores and writes only

@@ -217,8 +217,8 @@ PRESETS = (
         seeds=(0, 1, 2),
         keep="GRU, 3 back-0",
         minutes=22,
-        committed="Committed on 30 November 2026 at 06:29, when seed 9 had been seen as "
-        "it says. The runs began at 06:33 and took 22 minutes.",
+        committed="Committed on 30 November 2026 at 06:29, when seed 9 had been seen "
+        "as it says. The runs began at 06:33 and took 22 minutes.",
     ),
     _text(
         Arm(
@@ -244,7 +244,7 @@ PRESETS = (
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
         minutes=15,
-        committed="Committed on 30 November 2026 at 06:29, when no arm had been trained "
-        "for more than 10 updates. The runs began at 07:00.",
+        committed="Committed on 30 November 2026 at 06:29, when no arm had been "
+        "trained for more than 10 updates. The runs began at 07:00 and took 14 minutes.",
     ),
 )
