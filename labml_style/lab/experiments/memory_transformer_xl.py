@@ -245,6 +245,7 @@ PRESETS = (
         seeds=(0, 1, 2),
         minutes=15,
         committed="Committed on 30 November 2026 at 06:29, when no arm had been "
-        "trained for more than 10 updates. The runs began at 07:00 and took 14 minutes.",
+        "trained for more than 10 updates. The runs began at 07:00 and took 14 "
+        "minutes.",
     ),
 )
