@@ -26,7 +26,7 @@
 # from labml_style.figures.palette import MUTED
 #
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.7))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.4))
 #     for row in range(3):
 #         y = -2.2 * row
 #         slots = [Slot("written", 1, str(row)) for _ in range(3)]
@@ -235,7 +235,7 @@
 #         gaps[count].append((logits[0, -1] - logits[1, -1]).abs().max().item())
 # assert min(gaps[3]) > 1e-6 and max(gaps[0][3:]) == 0
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.7))
 #     axes.plot(range(1, 9), gaps[3], "o-", color="C3")
 #     axes.plot(range(1, 4), gaps[0][:3], "s--", color="C1")
 #     axes.text(8.1, gaps[3][-1], "3 long slots", color="C3", va="center")
@@ -710,7 +710,7 @@ class MemoryTransformerXL(TransformerXL):
 #
 # torch.manual_seed(0)
 # with use_style():
-#     figure, panels = plt.subplots(1, 2, figsize=(5.2, 2.5), sharey=True)
+#     figure, panels = plt.subplots(1, 2, figsize=(5.2, 2.1), sharey=True)
 #     for axes, window in zip(panels, (8, 4), strict=True):
 #         found = reached(window)
 #         for t, s in found.nonzero().tolist():
@@ -769,6 +769,7 @@ class MemoryTransformerXL(TransformerXL):
 # All four slots attend to the two places, in the states of either layer. That is enough
 # to keep the facts: in layer 2 the state of a place has attended to the subject before
 # it. In the segment of noise the slots attend to each other, and to no token much.
+# The shares that are printed are means over 64 samples.
 
 # %% tags=["active-ipynb", "figure"]
 # from importlib.resources import files
@@ -798,8 +799,14 @@ class MemoryTransformerXL(TransformerXL):
 #     logits, memory, _ = solved(batch.tokens, memory)
 # right = (logits[:, -1].argmax(-1) == batch.targets[:, -1]).double().mean().item()
 # print(f"{right:.0%} of 64 questions are answered after two more segments")
+# facts = (sample.at(0).tokens < 10).repeat(1, 2)[:, None]
+# drawn = (seen[0][..., 4:] * facts).sum() / seen[0][..., 4:].sum()
+# own = [weights[..., :4].sum(-1).mean().item() for weights in seen]
+# print(f"of the weight on tokens {drawn:.0%} goes to the four of the facts")
+# print(f"long slots get {own[0]:.0%} while facts are written, {own[1]:.0%} in noise")
+# assert drawn > 0.6 and own[1] > 1.5 * own[0]
 # with use_style():
-#     figure, panels = plt.subplots(2, 1, figsize=(5.2, 2.9))
+#     figure, panels = plt.subplots(2, 1, figsize=(5.2, 2.5))
 #     for i, axes in enumerate(panels):
 #         for slot, row in enumerate(seen[i][0]):
 #             for j, share in enumerate(row.tolist()):
@@ -825,19 +832,6 @@ class MemoryTransformerXL(TransformerXL):
 #     "colour is a third of a slot's weight or more. Rows: slots. Columns: the slots, "
 #     "then the tokens in the states of each layer.",
 # )
-
-# %% [markdown]
-# **Facts draw the writer, noise does not.** Over 64 samples: the share of its weight
-# that goes to subjects and places, 4 of the 12 tokens of the first segment; and how
-# much of the weight stays among the long slots.
-
-# %% tags=["active-ipynb", "proof"]
-# facts = (sample.at(0).tokens < 10).repeat(1, 2)[:, None]
-# drawn = (seen[0][..., 4:] * facts).sum(-1) / seen[0][..., 4:].sum(-1)
-# own = [weights[..., :4].sum(-1).mean().item() for weights in seen]
-# print(f"facts draw {drawn.mean():.0%}", end="; ")
-# print(f"long slots have {own[0]:.0%} while facts are written, {own[1]:.0%} in noise")
-# assert drawn.mean() > 0.6 and own[1] > 1.5 * own[0]
 
 # %% [markdown]
 # ## Does it pay on text?
@@ -1029,21 +1023,6 @@ class PersistentAttention(RelativeAttention):
 # assert (attention(x, states) != before).any(-1).nonzero().tolist() == [[0, 3]]
 
 # %% [markdown]
-# > **Pitfall.** Memory that is never stored. The same package stores and writes only
-# > `if t >= mem_len`: with a memory longer than the segment both memories stay empty
-# > for ever, and nothing says so. Check: any lengths, and both memories must move.
-
-# %% tags=["active-ipynb", "proof"]
-# for length in (2, 4, 9):
-#     own = model.with_lengths(memory_length=length)
-#     one = own(text[:, :4]).memory
-#     two = own(text[:, 4:8], one).memory
-#     moved = (two.long - one.long).abs().max().item()
-#     short = two.states[0].shape[1]
-#     print(f"length {length}: {short} short slots, long ones moved by {moved:.1f}")
-#     assert moved > 1e-3 and two.states[0].shape[1] == min(length, 8)
-
-# %% [markdown]
 # > **Pitfall.** Old states at another scale. With pre-norm a layer attends to its
 # > segment through a norm. The package leaves that norm out for both memories. Check:
 # > with `PreNorm`, adding 3 to all numbers of a memory changes nothing.
@@ -1068,6 +1047,11 @@ class PersistentAttention(RelativeAttention):
 # > graph, and a step goes through all of them once more. Its other way, `detach_lmem`,
 # > leaves the writer as it was drawn, as in the arm *0 back* of [the
 # > record](#does-it-learn-what-to-write). Here the loop detaches between windows.
+# >
+# > **Pitfall.** Memory that is never stored. The package stores only `if t >= mem_len`.
+# > With a memory longer than the segment both memories stay empty for ever, and nothing
+# > says so. Check: all relations of the two lengths, as in
+# > `tests/test_memory_transformer_xl.py`.
 # >
 # > **Pitfall.** The wrong axis. `lmem.shape[2]` is the width of a slot. There it stands
 # > where the number of slots is meant, and distances are counted by it. Check: give
@@ -1240,7 +1224,3 @@ class PersistentAttention(RelativeAttention):
 #   *Augmenting Self-attention with Persistent Memory*.
 # - [Hutchins and others 2022](../docs/references.md#hutchins2022block),
 #   *Block-Recurrent Transformers*: the fixed gate.
-# - [Vecoven and others 2021](../docs/references.md#vecoven2021bistable): the cell of
-#   the nBRC gate.
-# - [Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), *Recurrent
-#   Memory Transformer*: memory as tokens, the next part.
