@@ -35,7 +35,7 @@ def _cheaper(base: Arm, arms: dict[str, dict[str, Any]], **about: Any) -> Preset
         "A tied head changes less than 0.03 bits. A factorised embedding of width 16 "
         "under a tied head has more bits than the tied head alone: the vocabulary is "
         "256 bytes, so it saves little. One layer in the place of three has more bits "
-        "than plain in every seed, with about half the parameters. GEGLU, 1 head of "
+        "than plain in every seed, with 41 % of the parameters. GEGLU, 1 head of "
         "keys and values and a tied head together have no more bits than plain.",
         contradict="One head of keys and values that costs more than 0.05 bits in the "
         "mean, or no gated part with fewer bits than plain in the mean.",
