@@ -28,15 +28,17 @@ def _cheaper(base: Arm, arms: dict[str, dict[str, Any]], **about: Any) -> Preset
             for name, changes in arms.items()
         },
         expect="(One seed, 9, was seen for 60 updates, to measure time.) What an arm "
-        "saves it spends on d_ff, so that all have as many parameters as plain, to 1 %; "
-        "shared layers alone have fewer. In the mean of the seeds: with 2 heads of keys "
-        "and values, and with 1, bits are within 0.02 of plain, which has 4. Each of "
-        "the five gated feed-forward parts has fewer bits than plain, which has ReLU. "
-        "A tied head changes less than 0.03 bits. A factorised embedding of width 16 "
-        "under a tied head has more bits than the tied head alone: the vocabulary is "
-        "256 bytes, so it saves little. One layer in the place of three has more bits "
-        "than plain in every seed, with 41 % of the parameters. GEGLU, 1 head of "
-        "keys and values and a tied head together have no more bits than plain.",
+        "saves it spends on d_ff, so that all have as many parameters as "
+        "plain, to 1 %; shared layers alone have fewer. In the mean of the "
+        "seeds: with 2 heads of keys and values, and with 1, bits are within "
+        "0.02 of plain, which has 4. Each of the five gated feed-forward "
+        "parts has fewer bits than plain, which has ReLU. A tied head changes "
+        "less than 0.03 bits. A factorised embedding of width 16 under a tied "
+        "head has more bits than the tied head alone: the vocabulary is 256 "
+        "bytes, so it saves little. One layer in the place of three has more "
+        "bits than plain in every seed, with 41 % of the parameters. GEGLU, 1 "
+        "head of keys and values and a tied head together have no more bits "
+        "than plain.",
         contradict="One head of keys and values that costs more than 0.05 bits in the "
         "mean, or no gated part with fewer bits than plain in the mean.",
         judge=judge_cheaper,
