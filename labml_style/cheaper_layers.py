@@ -149,8 +149,10 @@
 #     print(f"{spent[lanes] / spent[1]:10.1f} times as long")
 
 # %% [markdown]
-# With 16 lanes the keys and values are six times the weights. So the first place to
-# save is what attention stores. There are three more:
+# With 16 lanes the keys and values are six times the weights. Shazeer (2019) counts
+# what is fetched for each product: of the order of $n/d + 1/b$, for $n$ keys, width $d$
+# and $b$ lanes. More lanes make the second term small, and nothing of the first. So the
+# first place to save is what attention stores. There are three more:
 #
 # | place | what is done | what it saves |
 # | --- | --- | --- |
@@ -242,9 +244,8 @@
 # assert torch.allclose(copied.view(16, 1, 8, 32), shared, atol=1e-5)
 
 # %% [markdown]
-# **Found.** Sharing keeps an eighth of the bytes either way. But it saves the time only
-# where nothing is copied. With a copy, a step fetches the one head and then writes and
-# fetches eight.
+# **Found.** One head keeps an eighth of the bytes either way. It saves time only where
+# it is not copied: copies must be written, and then fetched all the same.
 #
 # ## The parts
 #
@@ -487,8 +488,9 @@ class SwiGLU(GatedFeedForward):
 # %% [markdown]
 # ### One table at both ends
 #
-# A table for $V$ tokens has $V d$ numbers, and a head has as many again. With a narrow
-# width $d_E$ they are $V d_E + d_E d$, and with a tied head nothing comes on top:
+# A table has a row of $d$ numbers for each token of the vocabulary, and a head as many
+# again. A narrow table has rows of $d_E$, and $d_E d$ numbers widen them. With a tied
+# head nothing comes on top:
 
 # %% tags=["active-ipynb"]
 # print("vocabulary  width  narrow   two tables        tied    tied, narrow")
@@ -703,7 +705,15 @@ class TiedHead(nn.Module):
 # )
 
 # %% [markdown]
-# RECOMMEND
+# **When to use which.**
+#
+# - `kv_heads` of 1, with `GroupedAttention`, where many lanes are decoded or the memory
+#   is long. With one lane the weights are most of what is fetched, and little is won.
+# - `SwiGLU` or `GEGLU` always: they cost no parameters, and had [fewest
+#   bits](#what-does-each-cost-in-bits).
+# - A narrow table and a tied head where the vocabulary is large. For bytes they cost
+#   more bits than their parameters are worth.
+# - Shared layers where the file must be small, and time does not matter.
 
 # %% [markdown]
 # ## What does each cost in bits?
