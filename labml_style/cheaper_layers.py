@@ -647,9 +647,8 @@ class TiedHead(nn.Module):
 #
 # Decoding holds keys and values, and the memory itself, which the next
 # [border](../docs/glossary.md#border) needs. The memory of Transformer-XL stores
-# *states* of width `d_model`, so its bytes do not fall with `kv_heads`: between
-# segments, and in training, nothing is saved but two thirds of a matrix. What falls are
-# the keys and values. Their bytes fall by the same factor as `kv_heads`.
+# *states* of width `d_model`, so its bytes do not fall with `kv_heads`. What falls is
+# the matrix that makes keys and values, and in decoding they themselves.
 
 # %% tags=["active-ipynb"]
 # kinds = {"shared": GroupedAttention, "copied": RelativeAttention}
@@ -659,6 +658,8 @@ class TiedHead(nn.Module):
 #         model = decoder(kv_heads=heads, attention=kind)
 #         state = full_state(model, 1)
 #         held[heads] = keys_and_values(state) / 2**20, state.memory.nbytes / 2**20
+#         matrix = model.layers[0].attention.kv.weight.numel()
+#         assert matrix == 2 * 32 * heads * 256  # keys and values, d_head, heads, width
 #         for lanes in (1, 16):
 #             token = torch.zeros(lanes, 1, dtype=torch.int64)
 #             many = state.select(token[:, 0])
@@ -682,8 +683,8 @@ class TiedHead(nn.Module):
 #     pairs, memories = zip(*held.values(), strict=True)
 #     left.bar(names, memories, 0.7, color="C1")
 #     left.bar(names, pairs, 0.7, bottom=memories, color="C0")
-#     left.text(2, 0.85, "memory", color=PAGE, ha="center")
-#     left.text(1.1, 4.4, "keys, values", color="C0")
+#     left.text(1.5, 0.5, "memory", color=PAGE, ha="center", va="center")
+#     left.text(0.5, 2.7, "keys, values", color="C0")
 #     left.set(xlabel="kv_heads", ylabel="MB for a lane")
 #     looks = {("shared", 1): "C1^:", ("shared", 16): "C0s-", ("copied", 16): "C3o--"}
 #     for (way, lanes), look in looks.items():
@@ -759,7 +760,8 @@ class TiedHead(nn.Module):
 # spent = fastest(calls, 40)
 # for row in found.rows:
 #     row += [f"{held[row[0]]:.0f} kB", f"{spent[row[0]] / spent['plain']:.2f}"]
-# Table([*found.head, "decoding state", "training step"], found.rows, found.caption)
+# head = [*found.head, "decoding state", "training step"]
+# Table(head, found.rows, f"{found.caption} The last two columns: measured here.")
 
 # %% [markdown]
 # ## All of it together
