@@ -117,5 +117,7 @@ PRESETS = (
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
         minutes=32,
+        committed="Committed on 30 November 2026 at 06:16, when seed 9 had been seen "
+        "for 60 updates. The record followed at 07:06, and its runs took 49 minutes.",
     ),
 )
