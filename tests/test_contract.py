@@ -22,6 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from labml_style import generation
+from labml_style.cheaper_layers import (
+    GEGLU,
+    GLU,
+    Bilinear,
+    FactorisedEmbedding,
+    GroupedAttention,
+    ReGLU,
+    SwiGLU,
+    TiedHead,
+)
 from labml_style.compression import (
     DilatedConvolution,
     MaxPooling,
@@ -83,11 +93,19 @@ from labml_style.relative_attention import (
     AbsoluteEmbedding,
     ContentAttention,
     Embedding,
+    RelativeAttention,
     ShawAttention,
 )
 from labml_style.streams import TextStream
 from labml_style.training import Training, TrainingConfig
-from labml_style.transformer_xl import PreNorm, TransformerXL, TransformerXLConfig
+from labml_style.transformer_xl import (
+    FeedForward,
+    LayerInputs,
+    PostNorm,
+    PreNorm,
+    TransformerXL,
+    TransformerXLConfig,
+)
 
 SIZES: dict[str, Any] = {
     "vocabulary": 11,
@@ -311,14 +329,99 @@ REGISTRY = [
     wrapper("gpt2", **GPT2),
     wrapper("llama", **LLAMA),
 ]
+
+
+# Options together
+
+
+class LayerOutputs(nn.Module):
+    """Each layer stores what it gives: the states of the layer above."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def forward(self, states: list[Tensor]) -> list[Tensor]:
+        """Return the outputs of all layers."""
+        return states[1:]
+
+
+NARROW = part(FactorisedEmbedding, d_embedding=3)
+OPTIONS: dict[str, list[Any]] = {
+    "feed_forward": [FeedForward, GLU, Bilinear, ReGLU, GEGLU, SwiGLU],
+    "model": ["xl", "cm", "rmt"],
+    "residual": [PostNorm, PreNorm, GRUGate],
+    "vocabulary": ["plain", "tied", "tied, factorised", "factorised"],
+    "attention": [RelativeAttention, GroupedAttention],
+    "kv_heads": [None, 1],
+    "shared_layers": [1, 2],
+    "memory_layers": [None, (2,)],
+    "stored": [LayerInputs, LayerOutputs],
+}
+ENDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "tied": {"head": TiedHead},
+    "tied, factorised": {"head": TiedHead, "embedding": NARROW},
+    "factorised": {"embedding": NARROW},
+}
+Choice = tuple[str, int]
+"""An option, and the number of the value that is chosen."""
+
+
+def pairs_of(chosen: dict[str, int]) -> set[tuple[Choice, Choice]]:
+    """Return all pairs of choices that one model brings together."""
+    return {*itertools.combinations(sorted(chosen.items()), 2)}
+
+
+def every_pair(options: dict[str, list[Any]]) -> list[dict[str, int]]:
+    """Choose values for few models, so that each two values meet in one of them.
+
+    Each model begins with a pair that did not meet yet. Each further option takes the
+    value that meets most of the others for the first time.
+    """
+    counts = {name: range(len(values)) for name, values in options.items()}
+    left: set[tuple[Choice, Choice]] = set()
+    for one, other in itertools.combinations(sorted(counts), 2):
+        for i, j in itertools.product(counts[one], counts[other]):
+            left.add(((one, i), (other, j)))
+    found = []
+    while left:
+        chosen = dict(min(left))
+        for name in sorted(counts, key=lambda name: -len(counts[name])):
+            if name not in chosen:
+                ways = [{**chosen, name: i} for i in counts[name]]
+                chosen = max(ways, key=lambda way: len(pairs_of(way) & left))
+        left -= pairs_of(chosen)
+        found.append(chosen)
+    return found
+
+
+def together(number: int, chosen: dict[str, int]) -> Case:
+    """Describe the model of one choice of options."""
+    values = {name: OPTIONS[name][i] for name, i in chosen.items()}
+    kind, name = values.pop("model"), f"pairs-{number}"
+    values |= ENDS[values.pop("vocabulary")]
+    if kind == "rmt":
+        return recurrent(name, memory_length=6, **values)
+    if kind == "cm":
+        return case(name, COMPRESSIVE, LATE, **values)
+    return case(name, XL, **values)
+
+
+PAIRS = [together(i, chosen) for i, chosen in enumerate(every_pair(OPTIONS), start=1)]
 # The first line of each class, where variants make no difference.
 KINDS = list({one.model: one for one in reversed(REGISTRY)}.values())[::-1]
 BUILT = [one for one in KINDS if "parts" not in one.without]
 
 
-def every(*needed: str) -> Any:
-    """Run a test for each model that has all these properties."""
-    return over([one for one in REGISTRY if not {*needed} & {*one.without}])
+def every(*needed: str, pairs: bool = False) -> Any:
+    """Run a test for each model that has all these properties.
+
+    Args:
+        needed: the properties.
+        pairs: for the models of `PAIRS` too, in which all options meet.
+    """
+    cases = REGISTRY + PAIRS * pairs
+    return over([one for one in cases if not {*needed} & {*one.without}])
 
 
 def over(cases: list[Case]) -> Any:
@@ -464,7 +567,7 @@ def test_it_holds_no_state(model: Any) -> None:
     assert all(value.equal(held[name]) for name, value in model.state_dict().items())
 
 
-@every("causal")
+@every("causal", pairs=True)
 def test_no_token_sees_a_later_one(model: Any) -> None:
     row = text(model, 3.5, batch=1)
     time = row.shape[1]
@@ -476,7 +579,7 @@ def test_no_token_sees_a_later_one(model: Any) -> None:
         assert not close(found[place, place], plain[place, place])
 
 
-@every("past")
+@every("past", pairs=True)
 def test_the_past_has_influence(model: Any) -> None:
     tokens, length = text(model, 2, batch=1).repeat(2, 1), model.config.segment_length
     tokens[1, 0] = (tokens[1, 0] + 1) % model.config.vocabulary
@@ -510,7 +613,7 @@ def test_without_memory_the_past_has_none() -> None:
 # Step by step
 
 
-@every("causal")
+@every("causal", pairs=True)
 def test_step_is_forward(model: Any) -> None:
     tokens = text(model, 3.25)
     length, after = model.config.segment_length, some_memory(model)
@@ -578,7 +681,7 @@ def test_lanes_of_a_memory_can_be_picked(model: Any) -> None:
     assert close(found, alone)
 
 
-@every()
+@every(pairs=True)
 def test_an_emptied_lane_is_a_fresh_lane(model: Any) -> None:
     mask, tokens = lane(1), text(model, 6)
 
@@ -643,7 +746,7 @@ def test_all_lanes_emptied_are_no_memory(model: Any) -> None:
             memory.reset(mask)
 
 
-@every()
+@every(pairs=True)
 def test_bytes_are_flat(model: Any) -> None:
     memory: Any = None
     sizes = []
@@ -666,7 +769,7 @@ def test_bytes_are_flat(model: Any) -> None:
     holds_no_more_than_it_says()
 
 
-@every()
+@every(pairs=True)
 def test_a_loss_reaches_every_parameter_and_no_graph_stays(model: Any) -> None:
     loss: Any = 0.0
     memory: Any = None
@@ -702,7 +805,7 @@ def test_a_memory_goes_through_a_file(model: Any) -> None:
 # Files, configs and parts
 
 
-@every()
+@every(pairs=True)
 def test_a_model_goes_through_a_file(model: Any, tmp_path: Path) -> None:
     tokens = text(model, 2)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
@@ -1083,3 +1186,39 @@ def test_the_registry_has_a_line_for_each_model() -> None:
     assert len(names) == len(set(names))
     for one, other in itertools.combinations(REGISTRY, 2):
         assert one.model is not other.model or one.sizes != other.sizes
+
+
+def test_all_options_meet_in_pairs() -> None:
+    met = set()
+    for one in PAIRS:
+        model = one.model.from_config(one.config(**one.sizes))
+        met |= {*itertools.combinations(options_of(model), 2)}
+    names = sorted(OPTIONS)
+    for a, b in itertools.combinations(names, 2):
+        for pair in itertools.product(OPTIONS[a], OPTIONS[b]):
+            assert tuple(zip((a, b), map(str, pair), strict=True)) in met
+    assert len(PAIRS) < 30
+
+
+def options_of(model: Any) -> list[tuple[str, str]]:
+    """Return what a model was built from, by its parts and not by its description."""
+    layer, head = model.layers[0], model.head
+    factor = hasattr(model.embedding, "widen")
+    tied = getattr(head, "table", None) is model.embedding.table
+    ends = [word for word, on in (("tied", tied), ("factorised", factor)) if on]
+    kinds = {TransformerXL: "xl", CompressiveTransformer: "cm"}
+    shared = len(model.layers) // len({*map(id, model.layers)})
+    few = layer.attention.kv_heads < layer.attention.heads
+    return sorted(
+        {
+            "model": kinds.get(type(model), "rmt"),
+            "residual": str(type(layer.attention_residual)),
+            "feed_forward": str(type(layer.feed_forward)),
+            "attention": str(type(layer.attention)),
+            "stored": str(type(model.stored)),
+            "vocabulary": ", ".join(ends) or "plain",
+            "kv_heads": str(layer.attention.kv_heads if few else None),
+            "shared_layers": str(shared),
+            "memory_layers": str(model.config.memory_layers),
+        }.items()
+    )
