@@ -126,7 +126,7 @@ def test_bits_of_words_stand_by_class() -> None:
     [(0, "0"), (8, "8 B"), (1024, "1 kB"), (1536, "1.5 kB"), (5 * 2**19, "2.5 MB")],
 )
 def test_bytes_have_a_unit_that_fits(count: int, text: str) -> None:
-    assert results._size(count) == text
+    assert results.in_bytes(count) == text
 
 
 class Parser(HTMLParser):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+from labml_style.fewer_slots import ShortAndLongConfig
 from labml_style.lab.judging import Claim, decide, gaps, measured, span
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
 from labml_style.lab.recall import DelayStream
@@ -14,6 +15,7 @@ from labml_style.training import TrainingConfig
 from labml_style.transformer_xl import PreNorm, TransformerXLConfig
 
 OUTPUTS = "labml_style.fewer_slots:LayerOutputs"
+SHORT_AND_LONG = "labml_style.fewer_slots:ShortAndLong"
 PLACES: dict[str, tuple[int, ...]] = {
     "top 4": (5, 6, 7, 8),
     "interleaved": (2, 4, 6, 8),
@@ -107,6 +109,61 @@ def judge_text(record: dict[str, Any]) -> Verdict:
         ],
         against=max(better) < 0 or kept["top 4"] < 0.5,
     )
+
+
+# --- where every layer has a short memory
+
+
+def _ranges(base: Arm, long: int, **about: Any) -> Preset:
+    short = base.config.memory_length
+
+    def arm(*layers: int) -> Arm:
+        values = dict(vars(base.config), memory_layers=layers, memory_length=long)
+        config = ShortAndLongConfig(**values, short_length=short)
+        return replace(base, config=config, model=SHORT_AND_LONG)
+
+    return Preset(
+        name="memory-ranges",
+        question="Which layers need a long memory, where all have a short one?",
+        arms={
+            "all long": replace(base, config=replace(base.config, memory_length=long)),
+            "top 4 long": arm(*PLACES["top 4"]),
+            "bottom 4 long": arm(*PLACES["bottom 4"]),
+            "all short": base,
+        },
+        expect="(One seed of memory-layers was seen before, where the other layers had "
+        "no memory at all. There the bottom half had fewest bits of the three halves, "
+        "and the top half most.) Every layer has one segment of memory, as in Rae and "
+        "Razavi, and some have four. Then the top half is better: long in the top 4 "
+        "layers has no more bits than long in the bottom 4 in the mean, and is within "
+        "0.01 bits of long in all. Long in all has fewer bits than short in all, in "
+        "every seed.",
+        contradict="Fewer bits in every seed with a long memory in the bottom 4 layers "
+        "than with one in the top 4.",
+        judge=judge_ranges,
+        **about,
+    )
+
+
+def judge_ranges(record: dict[str, Any]) -> Verdict:
+    """Compare top and bottom, where a long memory brings something."""
+    bits = {arm: found for (arm, _), found in summary(record).items()}
+    halves = gaps(bits["top 4 long"], bits["bottom 4 long"])
+    saved = gaps(bits["all short"], bits["all long"])
+    over = mean(gaps(bits["top 4 long"], bits["all long"]))
+    claims = [
+        Claim(
+            mean(halves) <= 0,
+            f"long in the top 4 layers has {mean(halves):+.3f} bits over long in the "
+            f"bottom 4, {span(halves, '+.3f')} over seeds",
+        ),
+        Claim(over <= 0.01, f"it has {over:+.3f} bits over long in all layers"),
+        Claim(
+            min(saved) > 0,
+            f"long in all layers saves {span(saved, '+.3f')} bits over short in all",
+        ),
+    ]
+    return decide(claims, against=min(halves) > 0)
 
 
 # --- on recall
@@ -250,6 +307,20 @@ PRESETS = (
         seeds=(0, 1, 2),
         minutes=13,
         valid_every=600,
+    ),
+    _ranges(
+        Arm(
+            config=replace(SMALL, memory_length=16),
+            training=TrainingConfig(steps=500, learning_rate=2e-3, warmup=50, clip=0.5),
+            batch=64,
+            measures={"carried": Measure()},
+        ),
+        long=64,
+        form="cpu",
+        corpus="tiny-shakespeare",
+        seeds=(0, 1, 2),
+        minutes=7,
+        valid_every=500,
     ),
     _recall(
         Arm(
