@@ -22,6 +22,7 @@ _NAMES = {
         "CompressiveTransformerConfig",
     ),
     "gating": ("GRUGate", "IdentityReordering"),
+    "fewer_slots": ("LayerOutputs", "ShortAndLong", "ShortAndLongConfig"),
     "recurrent_memory": (
         "RecurrentMemoryTransformer",
         "RecurrentMemoryTransformerConfig",

@@ -42,7 +42,8 @@
 #             count = states.shape[1]
 #             axes.bar(range(-count, 0), 0.7, 0.8, layer - 0.35, color="C1")
 #             axes.bar(range(4), 0.7, 0.8, layer - 0.35, color="C0")
-#         axes.set_title(f"{name}: {memory.nbytes:,} bytes", fontsize=9.5)
+#         assert memory.nbytes == 1024
+#         axes.set_title(f"{name}, {slots} slots", fontsize=10)
 #         axes.set(xlim=(-slots - 0.6, 3.6), ylim=(0.4, 4.6), yticks=[1, 2, 3, 4])
 #         axes.set_xticks([-slots, 0], [f"−{slots}", "0"])
 #         axes.grid(False)
@@ -54,7 +55,7 @@
 #     "of the segment. Top half: layers 3 and 4 have 8 slots each, layers 1 and 2 "
 #     "none. Last: layer 4 has 16 slots, the others none.",
 #     caption="What each layer attends to: slots (orange) and its segment (blue). "
-#     "Three ways to spend the same bytes.",
+#     "Three ways to spend the same bytes, of a real memory.",
 # )
 
 # %% [markdown]
@@ -67,7 +68,8 @@
 # >
 # > ```python
 # > import torch
-# > from labml_style import TransformerXL, TransformerXLConfig, top
+# > from labml_style import TransformerXL, TransformerXLConfig
+# > from labml_style.fewer_slots import top
 # >
 # > config = TransformerXLConfig(vocabulary=256, d_model=256, layers=8, heads=4,
 # >                              d_ff=1024, segment_length=128, memory_length=128,
@@ -113,6 +115,8 @@
 #    \end{cases} \tag{1} $$
 #
 # where $h^{n-1}_{t+1}$ is its input at this segment, and $m^n_{t+1}$ its slots.
+# (In Rae and Razavi the other layers keep a short memory. That model [follows
+# below](#ShortAndLong).)
 #
 # **What is stored.** After a segment the slots move on:
 #
@@ -122,10 +126,10 @@
 # Transformer-XL stores the input of the layer, $h^{n-1}_t$. With **enhanced
 # recurrence** a layer stores its own output, $h^n_t$ ([Ding and others
 # 2021](../docs/references.md#ding2021ernie), ERNIE-Doc). With one segment of memory the
-# layer then attends to $[\mathrm{SG}(h^n_t) \circ h^{n-1}_{t+1}]$. So what layer $n$
-# made of the last segment comes back as an input of layer $n$. It costs not one byte
-# more. Its price is that one key matrix gets two kinds of vectors: inputs of the layer
-# from the segment, and outputs from the memory.
+# layer then attends to $[\mathrm{SG}(h^n_t) \circ h^{n-1}_{t+1}]$: to its own results
+# of the last segment. It costs not one byte more. Its price is that one key matrix gets
+# two kinds of vectors: inputs of the layer from the segment, and outputs of it from the
+# memory.
 #
 # In the code `w` holds the weights, and attention is
 # [relative](relative_attention.ipynb).
@@ -182,7 +186,7 @@
 # $$ |S| \cdot n_m \tag{3} $$
 #
 # where $n_m$ is a multiple of the segment, and $|S|$ counts the layers with memory.
-# (Elsewhere it is more; the first exercise counts it.) With outputs there is no end: a
+# (Elsewhere it is more; the second exercise counts it.) With outputs there is no end: a
 # slot of layer $n$ has attended to slots of layer $n$, and these to older ones.
 
 # %% tags=["active-ipynb"]
@@ -249,10 +253,9 @@
 #
 # ## The parts the package uses
 #
-# Every model of this site has the options `memory_layers` and `stored`. A layer without
-# memory has states of `[batch, 0, d_model]`. What is left for this chapter is small:
-# what goes out in place of what came in, and a few functions to choose layers and to
-# count what they cost.
+# Transformer-XL and all models built on it have the options `memory_layers` and
+# `stored`. A layer without memory has states of `[batch, 0, d_model]`. What is left is
+# small. First, what went out in place of what came in:
 
 # %%
 from __future__ import annotations
@@ -586,6 +589,24 @@ def _slots(config: Any) -> list[int]:
 # AFTERTEXT
 
 # %% [markdown]
+# ## And where every layer has a short memory?
+#
+# That is what Rae and Razavi measured. The same model and text, 500 updates. Every
+# layer has 16 slots, one segment, and some layers have 64.
+
+# %% tags=["active-ipynb"]
+# expectation("memory-ranges@cpu")
+
+# %% tags=["active-ipynb"]
+# table("memory-ranges@cpu", only=["bits per byte", "state"])
+
+# %% tags=["active-ipynb"]
+# verdict("memory-ranges@cpu")
+
+# %% [markdown]
+# AFTERRANGES
+
+# %% [markdown]
 # ## Many layers with a short span, or few with a long one?
 #
 # The [recall task](support/recall.ipynb) asks for what stood so many tokens ago. Eight
@@ -608,9 +629,9 @@ def _slots(config: Any) -> list[int]:
 # %% [markdown]
 # ## Where this departs from the papers
 #
-# > **Deviation.** In Rae and Razavi every layer keeps a short memory, and a few keep a
-# > long one. Here a layer that is not chosen keeps none. So its cost at the start of a
-# > segment is part of what we measure, and not of what they do.
+# > **Deviation.** With `memory_layers` alone a layer that is not chosen keeps nothing.
+# > In Rae and Razavi it keeps a short memory, as in `ShortAndLong`. Their models are
+# > larger and deeper than those measured here.
 # >
 # > Ding and others train an encoder, let it go over a document twice, and add a task of
 # > ordering segments. Here stands their recurrence alone, in a decoder that goes over
@@ -707,7 +728,55 @@ def _slots(config: Any) -> list[int]:
 # from labml_style.exercises import attempt
 
 # %% [markdown]
-# ### One: the exact reach
+# ### One: the roll, written right
+#
+# Easy. Write equation (2) with outputs for all layers at once. The states of a
+# segment are stored, each in the layer that made it. Slots that are there already stay
+# where they are. A call without tokens stores nothing and moves nothing.
+#
+# <details><summary>Hint</summary>
+#
+# Nothing has to be rolled. Which of the layers + 1 states is the output of the first
+# layer?
+#
+# </details>
+
+# %% tags=["active-ipynb", "exercise"]
+# def remember(memory, states, length):
+#     """Return the next memory.
+#
+#     memory: for each layer `[batch, slots, d]`; states: input of each layer, then the
+#     output of the last, `[batch, time, d]`; length: slots that are kept at most.
+#     """
+#     raise NotImplementedError
+
+# %% tags=["active-ipynb", "check"]
+# with attempt():
+#     import torch
+#
+#     for length in (0, 3, 5):
+#         given = torch.randn(4, 2, 9, 6, requires_grad=True)  # three layers
+#         memory, seen = [torch.zeros(2, 0, 6)] * 3, 0
+#         for time in (4, 1, 0, 4):
+#             states = [x[:, seen : seen + time] for x in given]
+#             memory = remember(memory, states, length)
+#             seen += time
+#             assert len(memory) == 3, "one for each layer"
+#             for layer, kept in enumerate(memory, start=1):
+#                 wanted = given[layer][:, max(seen - length, 0) : seen]
+#                 assert kept.equal(wanted), f"layer {layer} after {seen} tokens"
+#                 assert not kept.requires_grad, "no gradient"
+
+# %% tags=["active-ipynb", "solution", "skip-execution"]
+# def remember(memory, states, length):
+#     after = []
+#     for old, new in zip(memory, states[1:], strict=True):
+#         row = torch.cat([old, new.detach()], dim=1)
+#         after.append(row[:, max(row.shape[1] - length, 0) :])
+#     return after
+
+# %% [markdown]
+# ### Two: the exact reach
 #
 # Medium. Layers store inputs. Return how many tokens back the first token of a segment
 # sees, when enough text came before. Equation (3) is the case where the memory is a
@@ -727,6 +796,8 @@ def _slots(config: Any) -> list[int]:
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
+#     import torch
+#
 #     from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 #
 #     torch.manual_seed(0)
@@ -754,52 +825,6 @@ def _slots(config: Any) -> list[int]:
 #     hop = -(-memory_length // segment_length) * segment_length
 #     lowest = memory_length if min(chosen) == 1 else hop
 #     return (len(chosen) - 1) * hop + lowest
-
-# %% [markdown]
-# ### Two: the roll, written right
-#
-# Medium. Write equation (2) with outputs for all layers at once. The states of a
-# segment are stored, each in the layer that made it. Slots that are there already stay
-# where they are. A call without tokens stores nothing and moves nothing.
-#
-# <details><summary>Hint</summary>
-#
-# Nothing has to be rolled. Which of the layers + 1 states is the output of the first
-# layer?
-#
-# </details>
-
-# %% tags=["active-ipynb", "exercise"]
-# def remember(memory, states, length):
-#     """Return the next memory.
-#
-#     memory: for each layer `[batch, slots, d]`; states: input of each layer, then the
-#     output of the last, `[batch, time, d]`; length: slots that are kept at most.
-#     """
-#     raise NotImplementedError
-
-# %% tags=["active-ipynb", "check"]
-# with attempt():
-#     for length in (0, 3, 5):
-#         given = torch.randn(4, 2, 9, 6, requires_grad=True)  # three layers
-#         memory, seen = [torch.zeros(2, 0, 6)] * 3, 0
-#         for time in (4, 1, 0, 4):
-#             states = [x[:, seen : seen + time] for x in given]
-#             memory = remember(memory, states, length)
-#             seen += time
-#             assert len(memory) == 3, "one for each layer"
-#             for layer, kept in enumerate(memory, start=1):
-#                 wanted = given[layer][:, max(seen - length, 0) : seen]
-#                 assert kept.equal(wanted), f"layer {layer} after {seen} tokens"
-#                 assert not kept.requires_grad, "no gradient"
-
-# %% tags=["active-ipynb", "solution", "skip-execution"]
-# def remember(memory, states, length):
-#     after = []
-#     for old, new in zip(memory, states[1:], strict=True):
-#         row = torch.cat([old, new.detach()], dim=1)
-#         after.append(row[:, max(row.shape[1] - length, 0) :])
-#     return after
 
 # %% [markdown]
 # ### Three: a budget
@@ -838,7 +863,7 @@ def _slots(config: Any) -> list[int]:
 #             sizes |= dict(segment_length=16, memory_layers=chosen)
 #             config = TransformerXLConfig(**sizes, memory_length=slots)
 #             more = TransformerXLConfig(**sizes, memory_length=slots + 16)
-#             assert slots >= span and slots % 16 == 0
+#             assert slots >= span and slots % 16 == 0, f"{slots} slots"
 #             assert state_bytes(config) <= budget < state_bytes(more)
 
 # %% tags=["active-ipynb", "solution", "skip-execution"]

@@ -309,8 +309,25 @@ def test_bits_by_position_are_means_with_a_band(shown: list[dict[str, Any]]) -> 
     assert means in drawn and len(drawn) == 4 == len(axes.collections)
     names = {text.get_text() for text in axes.get_legend().get_texts()}
     assert {"memory: 2.420 ± 0.005", "alone, window: 2.458 ± 0.018"} <= names
-    with pytest.raises(ValueError, match="by is 'seed'; expected 'position'"):
+    with pytest.raises(ValueError, match="by is 'seed'; expected 'position', 'state'"):
         plot("recurrence@cpu", by="seed")
+
+
+def test_bits_by_state_are_the_seeds(shown: list[dict[str, Any]]) -> None:
+    plot("gate-and-depth@cpu", by="state")
+    [one] = shown
+    [axes] = one["figure"].axes
+    labels = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert labels == ["24 kB", "32 kB", "42 kB", "60 kB"]
+    record = load("gate-and-depth@cpu")
+    places = dict(zip(labels, range(4), strict=True))
+    for (arm, measure), values in results.summary(record).items():
+        x = places[results.in_bytes(results.state_bytes(record, arm, measure))]
+        assert {(x, y) for y in [*values, statistics.mean(values)]} <= {
+            *points(one["figure"])
+        }
+        assert arm in {text.get_text() for text in axes.texts}
+    assert "gated 4 layers 24 kB, 2.9" in one["alt"]
 
 
 def test_right_answers_are_drawn_arm_by_arm(shown: list[dict[str, Any]]) -> None:
