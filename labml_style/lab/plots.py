@@ -167,7 +167,7 @@ def draw_states(record: Record) -> None:
                 seeds: Any = dict(color="C1", markersize=4, alpha=0.6)
                 axes.plot([x] * len(bits[key]), bits[key], "o", **seeds)
                 axes.plot([x], [mean], "_", color="C1", markersize=12)
-                ends.append((mean, name, INK))
+                ends.append((mean, name.replace(", ", ",\n"), INK))
                 said.append(f"{name} {results.in_bytes(size)}, {mean:.3f}")
             _name(axes, i + 0.06 * len(ends) + 0.06, ends, size=9)
         axes.set_xticks(range(len(places)), [results.in_bytes(n) for n in places])
@@ -292,7 +292,7 @@ def _name(
     for y, name, colour in sorted(ends):
         place = axes.transData.transform((x, y))[1] * points
         moved = max(place, low)
-        low = moved + height
+        low = moved + height * (1 + name.count("\n"))
         axes.annotate(
             name,
             (x, y),

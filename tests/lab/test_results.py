@@ -46,7 +46,8 @@ def test_the_rule_for_older_records_gives_what_a_run_stored(title: str) -> None:
     record = load(title)
     for run in record["runs"]:
         about = record["preset"]["arms"][run["arm"]]
-        if "memory_tokens" in about["config"]:  # no older record has these
+        config = about["config"]  # no older record has these
+        if "memory_tokens" in config or config.get("memory_layers"):
             continue
         usual = {**about, "measures": {"usual": {}}}
         whole = {"preset": {"arms": {run["arm"]: usual}}}
@@ -327,6 +328,15 @@ def test_bits_by_state_are_the_seeds(shown: list[dict[str, Any]]) -> None:
             *points(one["figure"])
         }
         assert arm in {text.get_text() for text in axes.texts}
+    shown.clear()
+    plot("memory-layers@cpu", by="state")
+    names = [text.get_text() for text in shown[0]["figure"].axes[0].texts]
+    assert "top 4,\ntwice the slots" in names, "long names have two lines"
+
+
+def test_the_state_is_said_too(shown: list[dict[str, Any]]) -> None:
+    plot("gate-and-depth@cpu", by="state")
+    [one] = shown
     assert "gated 4 layers 24 kB, 2.9" in one["alt"]
 
 

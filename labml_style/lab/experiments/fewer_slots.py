@@ -334,7 +334,7 @@ PRESETS = (
                 memory_length=8,
             ),
             training=TrainingConfig(
-                steps=400, learning_rate=3e-3, warmup=30, truncation=8, clip=0.5
+                steps=300, learning_rate=3e-3, warmup=30, truncation=8, clip=0.5
             ),
             batch=32,
             measures={
@@ -344,6 +344,6 @@ PRESETS = (
         form="cpu",
         seeds=(0, 1, 2),
         minutes=15,
-        valid_every=400,
+        valid_every=300,
     ),
 )
