@@ -321,8 +321,10 @@ PRESETS = (
         form="cpu",
         corpus="tiny-shakespeare",
         seeds=(0, 1, 2),
-        minutes=7,
+        minutes=15,
         valid_every=500,
+        committed="Committed on 30 November 2026 at 06:27. The record followed at "
+        "07:01; its runs took 14 minutes, beside other work.",
     ),
     _recall(
         Arm(
