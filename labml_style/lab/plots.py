@@ -167,7 +167,8 @@ def draw_states(record: Record) -> None:
                 seeds: Any = dict(color="C1", markersize=4, alpha=0.6)
                 axes.plot([x] * len(bits[key]), bits[key], "o", **seeds)
                 axes.plot([x], [mean], "_", color="C1", markersize=12)
-                ends.append((mean, name.replace(", ", ",\n"), INK))
+                long = name.replace(", ", ",\n") if len(name) > 14 else name
+                ends.append((mean, long, INK))
                 said.append(f"{name} {results.in_bytes(size)}, {mean:.3f}")
             _name(axes, i + 0.06 * len(ends) + 0.06, ends, size=9)
         axes.set_xticks(range(len(places)), [results.in_bytes(n) for n in places])
