@@ -22,6 +22,7 @@ _NAMES = {
         "CompressiveTransformerConfig",
     ),
     "gating": ("GRUGate", "IdentityReordering"),
+    "fewer_slots": ("LayerOutputs", "ShortAndLong", "ShortAndLongConfig"),
     "cheaper_layers": ("GEGLU", "GroupedAttention", "SwiGLU", "TiedHead"),
     "memory_transformer_xl": (
         "MemoryTransformerXL",

@@ -59,6 +59,7 @@ from labml_style.documents import (
     RecurrentMemoryClassifier,
     RecurrentMemoryClassifierConfig,
 )
+from labml_style.fewer_slots import LayerOutputs, ShortAndLong, ShortAndLongConfig
 from labml_style.gating import (
     BRCGate,
     GRUGate,
@@ -134,6 +135,12 @@ def slots_of_each_layer(config: Any) -> int:
     return int(len(remembering(config)) * slots * config.d_model)
 
 
+def short_and_long(config: Any) -> int:
+    """Count the same where the other layers have a few slots."""
+    few = (config.layers - len(remembering(config))) * config.short_length
+    return slots_of_each_layer(config) + int(few * config.d_model)
+
+
 def remembering(config: Any) -> Any:
     """Return the layers that have a memory."""
     every = range(1, config.layers + 1)
@@ -195,6 +202,7 @@ def case(
 XL = TransformerXL, TransformerXLConfig
 COMPRESSIVE = CompressiveTransformer, CompressiveTransformerConfig
 LATE = ("partial reset",)
+SHORT_AND_LONG = ShortAndLong, ShortAndLongConfig
 RECURRENT = RecurrentMemoryTransformer, RecurrentMemoryTransformerConfig
 CLASSIFIER = RecurrentMemoryClassifier, RecurrentMemoryClassifierConfig
 WHOLE = ("partial", "partial reset")  # it is written when a segment is full
@@ -211,6 +219,8 @@ GATES = [
 DILATED: dict[str, Any] = {"compression": DilatedConvolution}
 PAIRS = part(PersistentAttention, pairs=3)
 USED: dict[str, Any] = {"compression": MostUsed}
+OUTPUTS: dict[str, Any] = {"stored": LayerOutputs}
+TOP_OUTPUTS = OUTPUTS | {"memory_layers": (2,)}
 NO_LOSS: dict[str, Any] = {
     "compression": MeanPooling,
     "compression_loss": CompressionLoss,
@@ -292,6 +302,28 @@ REGISTRY = [
     case("cm-top", COMPRESSIVE, LATE, memory_layers=(2,)),
     case("cm-bottom", COMPRESSIVE, LATE, memory_layers=(1,), compression=MostUsed),
     case("cm-shared", COMPRESSIVE, LATE, shared_layers=2, layers=4),
+    case("xl-last-pre", XL, memory_layers=(3,), layers=3, residual=PreNorm),
+    case("xl-outputs", XL, **OUTPUTS),
+    case("xl-outputs-pre", XL, residual=PreNorm, memory_length=3, **OUTPUTS),
+    case("xl-top-outputs", XL, kv_heads=1, **TOP_OUTPUTS),
+    case("cm-outputs", COMPRESSIVE, LATE, **OUTPUTS),
+    case("cm-top-outputs", COMPRESSIVE, LATE, residual=GRUGate, **TOP_OUTPUTS),
+    case(
+        "short-and-long",
+        SHORT_AND_LONG,
+        numbers=short_and_long,
+        memory_layers=(2,),
+        short_length=3,
+    ),
+    case(
+        "short-and-none",
+        SHORT_AND_LONG,
+        numbers=short_and_long,
+        layers=3,
+        memory_layers=(1, 3),
+        short_length=0,
+        **OUTPUTS,
+    ),
     case("xl-reordered", XL, residual=IdentityReordering),
     *(case(f"xl-{gate.__name__}", XL, residual=gate) for gate in GATES),
     *(
@@ -303,6 +335,7 @@ REGISTRY = [
     recurrent("rmt-cache", memory_length=6),
     recurrent("rmt-top-cache", memory_length=6, memory_layers=(2,)),
     recurrent("rmt-shared", memory_length=5, memory_layers=(1,), shared_layers=2),
+    recurrent("rmt-outputs", memory_length=6, **TOP_OUTPUTS),
     recurrent("rmt-long-cache", memory_length=5, residual=PreNorm, kv_heads=1),
     recurrent("rmt-one-token", memory_tokens=1, clamp_length=4),
     recurrent("rmt-loss", memory_loss=0.1, memory_length=4),

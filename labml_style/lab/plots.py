@@ -15,7 +15,7 @@ from labml_style.lab.results import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "draw_positions"]
+__all__ = ["draw", "draw_positions", "draw_states"]
 
 MARKS = ("s-", "o--", "^:", "D-.", "v-", "P--")
 FAR = 7
@@ -146,6 +146,43 @@ def draw_positions(record: Record) -> None:
     )
 
 
+def draw_states(record: Record) -> None:
+    """Draw bits by the bytes of the state: a dot for each seed, a name for each arm.
+
+    States that occur stand side by side, from the smallest on, not to scale.
+    """
+    from matplotlib import pyplot
+
+    bits, said = results.summary(record), []
+    arms = [arm for arm, _ in bits]
+    sizes = {key: results.state_bytes(record, *key) for key in bits}
+    places = sorted({*sizes.values()})
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 3.1))
+        for i, size in enumerate(places):
+            ends = []
+            for j, key in enumerate(key for key in bits if sizes[key] == size):
+                name = _named(*key, alone=arms.count(key[0]) == 1)
+                mean, x = statistics.mean(bits[key]), i + 0.06 * j
+                seeds: Any = dict(color="C1", markersize=4, alpha=0.6)
+                axes.plot([x] * len(bits[key]), bits[key], "o", **seeds)
+                axes.plot([x], [mean], "_", color="C1", markersize=12)
+                long = name.replace(", ", ",\n") if len(name) > 14 else name
+                ends.append((mean, long, INK))
+                said.append(f"{name} {results.in_bytes(size)}, {mean:.3f}")
+            _name(axes, i + 0.06 * len(ends) + 0.06, ends, size=9)
+        axes.set_xticks(range(len(places)), [results.in_bytes(n) for n in places])
+        axes.set(xlabel="state of a lane", ylabel=_unit(record))
+        axes.set_xlim(-0.25, len(places) - 0.75)
+    show(
+        figure,
+        alt=f"{_unit(record).capitalize()} by bytes of the state. Means: "
+        f"{'; '.join(said)}.",
+        caption=f"{_about(record)} A dot is a seed, a bar the mean; lower is better, "
+        "and so is left.",
+    )
+
+
 def _named(arm: str, measure: str, alone: bool) -> str:
     if alone:
         return arm
@@ -244,14 +281,19 @@ def _times(record: Record) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def _name(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
+def _name(
+    axes: Axes,
+    x: float,
+    ends: Sequence[tuple[float, str, str]],
+    size: float | None = None,
+) -> None:
     """Write names at the ends of lines, one above the other where they are close."""
     axes.figure.canvas.draw()
     low, height, points = -1e9, 13.0, 72 / axes.figure.dpi
     for y, name, colour in sorted(ends):
         place = axes.transData.transform((x, y))[1] * points
         moved = max(place, low)
-        low = moved + height
+        low = moved + height * (1 + name.count("\n"))
         axes.annotate(
             name,
             (x, y),
@@ -259,6 +301,7 @@ def _name(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
             textcoords="offset points",
             va="center",
             color=colour,
+            fontsize=size,
             annotation_clip=False,
         )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "Table",
     "expectation",
     "fails",
+    "in_bytes",
     "load",
     "plot",
     "report",
@@ -265,7 +266,7 @@ def table(
                 for key in keys
             ]
         said.append("Last columns: bits per word, by how often training had the word.")
-    columns["state"] = [_size(state_bytes(record, *key)) for key in keys]
+    columns["state"] = [in_bytes(state_bytes(record, *key)) for key in keys]
     sizes = {run["arm"]: run["parameters"] for run in record["runs"]}
     columns["parameters"] = [f"{sizes[arm]:,}" for arm, _ in keys]
     columns["ms a guess"] = [_time(runs[key]) for key in keys]
@@ -313,8 +314,8 @@ def _time(found: Iterable[Record]) -> str:
     return f"{statistics.median(spent):.2f}"
 
 
-def _size(count: int) -> str:
-    """Write bytes in a unit that fits."""
+def in_bytes(count: int) -> str:
+    """Write bytes in a unit that fits: `48 kB`; 1 kB is 1,024."""
     for unit, size in (("MB", 1024**2), ("kB", 1024)):
         if count >= size:
             return f"{count / size:.{0 if count % size == 0 else 1}f} {unit}"
@@ -422,14 +423,19 @@ def plot(name: str | Record, form: str | None = None, by: str | None = None) -> 
     Args:
         name: of a record as in `load`, or the record itself.
         form: as in `load`.
-        by: `"position"` draws bits by position in the segment.
+        by: `"position"` draws bits by position in the segment, `"state"` by the bytes
+            of the state.
 
     Raises:
         ValueError: by is something else.
     """
     from labml_style.lab import plots
 
-    if by not in (None, "position"):
-        raise ValueError(f"by is {by!r}; expected 'position' or None")
-    drawn = plots.draw if by is None else plots.draw_positions
-    drawn(load(name, form) if isinstance(name, str) else name)
+    ways: dict[str | None, Callable[[Record], None]] = {
+        None: plots.draw,
+        "position": plots.draw_positions,
+        "state": plots.draw_states,
+    }
+    if by not in ways:
+        raise ValueError(f"by is {by!r}; expected 'position', 'state' or None")
+    ways[by](load(name, form) if isinstance(name, str) else name)

@@ -58,6 +58,8 @@ def test_verdicts_of_the_records() -> None:
         "documents@cpu": "holds",
         "curriculum@cpu": "does not hold",
         "memory-tokens@cpu": "in part",
+        "memory-layers@cpu": "does not hold",
+        "memory-ranges@cpu": "in part",
     }
 
 
@@ -488,6 +490,107 @@ def test_gate_and_depth() -> None:
     found = verdict_of(gated_4=[2.9, 2.9, 2.9])
     assert found.text.endswith("against it came."), "below 4 gated layers"
     assert verdict_of(gated_4=[2.55, 2.55, 2.55]).verdict == "in part"
+
+
+def given_bits(title: str, bits: dict[str, list[float]]) -> Verdict:
+    """Judge other bits in place of the record's, an arm's by seed."""
+
+    def given(arm: str, seed: int, measure: str, one: Record) -> None:
+        one["bits"] = bits[arm][seed]
+
+    return judge(title, doctored(title, given))
+
+
+def test_memory_layers() -> None:
+    bits = {
+        "all": [2.7, 2.7, 2.7],
+        "top 4": [2.71, 2.71, 2.72],
+        "interleaved": [2.7, 2.71, 2.7],
+        "bottom 4": [2.74, 2.75, 2.76],
+        "first": [2.78, 2.78, 2.78],
+        "last": [2.74, 2.74, 2.74],
+        "none": [2.8, 2.8, 2.8],
+        "top 4, twice the slots": [2.69, 2.7, 2.7],
+        "all, outputs": [2.7, 2.68, 2.7],
+    }
+
+    def verdict_of(arm: str = "all", *found: float) -> Verdict:
+        return given_bits(
+            "memory-layers@cpu", bits | ({arm: [*found]} if found else {})
+        )
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "saves 0.100 bits in the mean; top 4 has +0.013" in found.text
+    assert "+0.030 to +0.040 over top 4 and" in found.text
+    assert "the last layer alone keeps 60% of what memory saves" in found.text
+    assert verdict_of("interleaved", 2.73, 2.73, 2.73).verdict == "does not hold"
+    found = verdict_of("bottom 4", 2.69, 2.7, 2.69)
+    assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+    found = verdict_of("top 4", 2.79, 2.79, 2.79)
+    assert found.text.endswith("against it came."), "it keeps a tenth of the gain"
+    for arm, value in (
+        ("first", 2.73),
+        ("last", 2.77),
+        ("top 4, twice the slots", 2.71),
+        ("all, outputs", 2.71),
+    ):
+        assert verdict_of(arm, 2.74, value, 2.74).verdict == "in part", arm
+    assert verdict_of("bottom 4", 2.74, 2.7, 2.76).verdict == "in part"
+
+
+def test_memory_ranges() -> None:
+    bits = {
+        "all long": [2.7, 2.7, 2.7],
+        "top 4 long": [2.7, 2.71, 2.7],
+        "bottom 4 long": [2.72, 2.72, 2.7],
+        "all short": [2.73, 2.74, 2.75],
+    }
+
+    def verdict_of(arm: str = "all long", *found: float) -> Verdict:
+        return given_bits(
+            "memory-ranges@cpu", bits | ({arm: [*found]} if found else {})
+        )
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "has -0.010 bits over long in the bottom 4" in found.text
+    assert verdict_of("all short", 2.69, 2.8, 2.8).verdict == "in part"
+    assert verdict_of("all long", 2.68, 2.68, 2.68).verdict == "in part"
+    found = verdict_of("bottom 4 long", 2.69, 2.69, 2.72)
+    assert found.verdict == "does not hold"
+    assert found.text.endswith("against it did not come."), "in one seed it is as said"
+    found = verdict_of("bottom 4 long", 2.69, 2.69, 2.69)
+    assert found.text.endswith("against it came.")
+
+
+def test_memory_layers_recall() -> None:
+    title = "memory-layers-recall@cpu"
+
+    def verdict_of(edge: float = 0.6, **changed: float) -> Verdict:
+        far = {"all": 0.3, "first": 0.95, "last": 0.5, "all, outputs": 0.31}
+        far |= {name.replace("_", ", "): share for name, share in changed.items()}
+
+        def given(arm: str, seed: int, measure: str, one: Record) -> None:
+            half = {"16": edge} if arm not in far else {}
+            share = far.get(arm, 0.4)
+            one["accuracy"] = {
+                delay: half.get(delay, 0.98 if int(delay) < 16 else share)
+                for delay in one["accuracy"]
+            }
+
+        return judge(title, doctored(title, given))
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "all answers 30% at 16 tokens, top 4 60%" in found.text
+    assert "answers 50% there, and 50% at 48 tokens" in found.text
+    assert verdict_of(edge=0.3).verdict == "does not hold"
+    assert verdict_of(first=0.89).verdict == "in part"
+    assert verdict_of(last=0.96).verdict == "in part", "not behind the first"
+    assert verdict_of(all_outputs=0.41).verdict == "in part"
+    for changes in ({"last": 0.28}, {"first": 0.29}):
+        assert verdict_of(**changes).text.endswith("against it came.")
 
 
 # Right answers by arm, seed and number of segments, in place of the record's.

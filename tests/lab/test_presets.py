@@ -114,6 +114,8 @@ def test_every_measure_gives_a_result_that_can_be_written(preset: Preset) -> Non
         small["vocabulary"] = 256
         if hasattr(arm.config, "classes"):
             small["classes"] = 256
+        if arm.config.memory_layers is not None:
+            small["memory_layers"] = (1,)
         model = runner.build(replace(arm, config=replace(arm.config, **small)))
         for wanted in arm.measures.values():
             # The answers of a task are no text; nor are there so many classes.

@@ -46,7 +46,8 @@ def test_the_rule_for_older_records_gives_what_a_run_stored(title: str) -> None:
     record = load(title)
     for run in record["runs"]:
         about = record["preset"]["arms"][run["arm"]]
-        if "memory_tokens" in about["config"]:  # no older record has these
+        config = about["config"]  # no older record has these
+        if "memory_tokens" in config or config.get("memory_layers"):
             continue
         usual = {**about, "measures": {"usual": {}}}
         whole = {"preset": {"arms": {run["arm"]: usual}}}
@@ -126,7 +127,7 @@ def test_bits_of_words_stand_by_class() -> None:
     [(0, "0"), (8, "8 B"), (1024, "1 kB"), (1536, "1.5 kB"), (5 * 2**19, "2.5 MB")],
 )
 def test_bytes_have_a_unit_that_fits(count: int, text: str) -> None:
-    assert results._size(count) == text
+    assert results.in_bytes(count) == text
 
 
 class Parser(HTMLParser):
@@ -309,8 +310,34 @@ def test_bits_by_position_are_means_with_a_band(shown: list[dict[str, Any]]) -> 
     assert means in drawn and len(drawn) == 4 == len(axes.collections)
     names = {text.get_text() for text in axes.get_legend().get_texts()}
     assert {"memory: 2.420 ± 0.005", "alone, window: 2.458 ± 0.018"} <= names
-    with pytest.raises(ValueError, match="by is 'seed'; expected 'position'"):
+    with pytest.raises(ValueError, match="by is 'seed'; expected 'position', 'state'"):
         plot("recurrence@cpu", by="seed")
+
+
+def test_bits_by_state_are_the_seeds(shown: list[dict[str, Any]]) -> None:
+    plot("gate-and-depth@cpu", by="state")
+    [one] = shown
+    [axes] = one["figure"].axes
+    labels = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert labels == ["24 kB", "32 kB", "42 kB", "60 kB"]
+    record = load("gate-and-depth@cpu")
+    places = dict(zip(labels, range(4), strict=True))
+    for (arm, measure), values in results.summary(record).items():
+        x = places[results.in_bytes(results.state_bytes(record, arm, measure))]
+        assert {(x, y) for y in [*values, statistics.mean(values)]} <= {
+            *points(one["figure"])
+        }
+        assert arm in {text.get_text() for text in axes.texts}
+    shown.clear()
+    plot("memory-layers@cpu", by="state")
+    names = [text.get_text() for text in shown[0]["figure"].axes[0].texts]
+    assert "top 4,\ntwice the slots" in names, "long names have two lines"
+
+
+def test_the_state_is_said_too(shown: list[dict[str, Any]]) -> None:
+    plot("gate-and-depth@cpu", by="state")
+    [one] = shown
+    assert "gated 4 layers 24 kB, 2.9" in one["alt"]
 
 
 def test_right_answers_are_drawn_arm_by_arm(shown: list[dict[str, Any]]) -> None:
