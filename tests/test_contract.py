@@ -217,7 +217,7 @@ GATES = [
     NBRCGate,
 ]
 DILATED: dict[str, Any] = {"compression": DilatedConvolution}
-PAIRS = part(PersistentAttention, pairs=3)
+PERSISTENT = part(PersistentAttention, pairs=3)
 USED: dict[str, Any] = {"compression": MostUsed}
 OUTPUTS: dict[str, Any] = {"stored": LayerOutputs}
 TOP_OUTPUTS = OUTPUTS | {"memory_layers": (2,)}
@@ -348,13 +348,15 @@ REGISTRY = [
     written("mtxl-nbrc", write_gate=NBRCGate, write_iterations=3, memory_length=3),
     written("mtxl-fixed", write_gate=part(FixedGate, bias=1.0), memory_length=9),
     written("mtxl-long-alone", memory_length=0, clamp_length=2),
-    written("mtxl-persistent", attention=PAIRS, residual=PreNorm),
-    case("xl-persistent", XL, attention=PAIRS),
-    case("xl-persistent-kv", XL, attention=PAIRS, kv_heads=1, memory_layers=(2,)),
-    case("cm-persistent", COMPRESSIVE, LATE, attention=PAIRS),
-    case("cm-persistent-used", COMPRESSIVE, LATE, **USED, attention=PAIRS),
-    recurrent("rmt-persistent", attention=PAIRS, memory_length=6),
-    recurrent("rmt-persistent-encoder", ("causal",), layout="encoder", attention=PAIRS),
+    written("mtxl-persistent", attention=PERSISTENT, residual=PreNorm),
+    case("xl-persistent", XL, attention=PERSISTENT),
+    case("xl-persistent-kv", XL, attention=PERSISTENT, kv_heads=1, memory_layers=(2,)),
+    case("cm-persistent", COMPRESSIVE, LATE, attention=PERSISTENT),
+    case("cm-persistent-used", COMPRESSIVE, LATE, **USED, attention=PERSISTENT),
+    recurrent("rmt-persistent", attention=PERSISTENT, memory_length=6),
+    recurrent(
+        "rmt-persistent-encoder", ("causal",), layout="encoder", attention=PERSISTENT
+    ),
     case("classes", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES),
     case("padded", CLASSIFIER, ("causal",), tokens_and_cache, **CLASSES, padding=10),
     case("mt", RECURRENT, (*WHOLE, "past"), lambda config: 0, **NO_TOKENS),
@@ -365,17 +367,6 @@ REGISTRY = [
 
 
 # Options together
-
-
-class LayerOutputs(nn.Module):
-    """Each layer stores what it gives: the states of the layer above."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-
-    def forward(self, states: list[Tensor]) -> list[Tensor]:
-        """Return the outputs of all layers."""
-        return states[1:]
 
 
 NARROW = part(FactorisedEmbedding, d_embedding=3)
