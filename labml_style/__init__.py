@@ -23,7 +23,8 @@ _NAMES = {
     ),
     "gating": ("GRUGate", "IdentityReordering"),
     "fewer_slots": ("LayerOutputs", "ShortAndLong", "ShortAndLongConfig"),
-    "cheaper_layers": ("GEGLU", "GroupedAttention", "SwiGLU", "TiedHead"),
+    "cheaper_layers": ("GroupedAttention", "TiedHead"),
+    "feed_forward": ("GEGLU", "SwiGLU"),
     "memory_transformer_xl": (
         "MemoryTransformerXL",
         "MemoryTransformerXLConfig",

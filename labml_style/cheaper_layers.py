@@ -80,7 +80,7 @@
 # > config = TransformerXLConfig(vocabulary=256, d_model=256, layers=4, heads=8,
 # >                              d_ff=1024, segment_length=128, memory_length=128,
 # >                              kv_heads=1, attention=f"{cheap}:GroupedAttention",
-# >                              feed_forward=f"{cheap}:GEGLU",
+# >                              feed_forward="labml_style.feed_forward:GEGLU",
 # >                              head=f"{cheap}:TiedHead")
 # > model, memory = TransformerXL(config), None
 # > for tokens in torch.randint(256, (8, 1024)).split(128, dim=1):
@@ -374,98 +374,17 @@ class GroupedAttention(RelativeAttention):
 # %% [markdown]
 # ### A feed-forward part with a gate
 #
-# The five parts differ in the activation alone. Matrices that multiply the same vector
-# are one matrix in the code. None has biases, as in Shazeer's experiments.
-
-
-# %%
-class GatedFeedForward(nn.Module):
-    """Equation (2): the parent of the five parts, which differ in their gate.
-
-    Args:
-        config: `d_model`, `d_ff` and `dropout` are read.
-        width: inside; None takes two thirds of `d_ff`, rounded to the nearest integer,
-            so that three matrices have as many weights as the two of `FeedForward`.
-
-    Raises:
-        ValueError: width is no integer of at least 1.
-
-    Source: Shazeer 2020, section 2.
-    """
-
-    def __init__(self, config: Any, width: int | None = None) -> None:
-        super().__init__()
-        usual = max(round(2 * config.d_ff / 3), 1)
-        width = usual if width is None else integer("width", width, 1)
-        self.inner = nn.Linear(config.d_model, 2 * width, bias=False)
-        self.outer = nn.Linear(width, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def gate(self, x: Tensor) -> Tensor:
-        """Return what the value is multiplied by, of the shape of x."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, time, d_model]` to the same."""
-        gate, value = self.inner(x).chunk(2, dim=-1)
-        hidden = self.gate(gate) * value
-        return self.outer(self.dropout(hidden) if self.training else hidden)
-
-
-class GLU(GatedFeedForward):
-    """A sigmoid: the gate is between 0 and 1.
-
-    Source: Dauphin et al. 2017, section 2; Shazeer 2020, equations 4 and 6.
-    """
-
-    def gate(self, x: Tensor) -> Tensor:
-        return x.sigmoid()
-
-
-class Bilinear(GatedFeedForward):
-    """No activation: the product of two linear maps.
-
-    Source: Shazeer 2020, equations 4 and 6.
-    """
-
-    def gate(self, x: Tensor) -> Tensor:
-        return x
-
-
-class ReGLU(GatedFeedForward):
-    """A ReLU, which shuts the gate for half of all inputs.
-
-    Source: Shazeer 2020, equations 5 and 6.
-    """
-
-    def gate(self, x: Tensor) -> Tensor:
-        return x.relu()
-
-
-class GEGLU(GatedFeedForward):
-    """A GELU: x times the normal distribution function of x.
-
-    Source: Shazeer 2020, equations 5 and 6.
-    """
-
-    def gate(self, x: Tensor) -> Tensor:
-        return nn.functional.gelu(x)
-
-
-class SwiGLU(GatedFeedForward):
-    """Swish: x times the sigmoid of x.
-
-    Source: Shazeer 2020, equations 5 and 6, with a beta of 1.
-    """
-
-    def gate(self, x: Tensor) -> Tensor:
-        return nn.functional.silu(x)
-
+# Five parts of [a support page](support/feed_forward.ipynb) follow equation (2), and
+# differ in the activation alone: `GLU` has a sigmoid, `Bilinear` none, `ReGLU` a ReLU,
+# `GEGLU` a GELU, `SwiGLU` the product of its input and a sigmoid. None has biases, as
+# in Shazeer's experiments.
 
 # %% [markdown]
 # **The parts are the idea**, each with its own activation.
 
 # %% tags=["active-ipynb", "proof"]
+# from labml_style.feed_forward import GEGLU, GLU, Bilinear, ReGLU, SwiGLU
+#
 # config = decoder().config  # d_model 256, d_ff 1024
 # named = {GLU: torch.sigmoid, Bilinear: lambda x: x, ReGLU: torch.relu}
 # named |= {GEGLU: nn.functional.gelu, SwiGLU: lambda x: x * x.sigmoid()}
@@ -720,7 +639,7 @@ class TiedHead(nn.Module):
 #
 # - `kv_heads` of 1, with `GroupedAttention`, where many lanes are decoded or the memory
 #   is long. With one lane the weights are most of what is fetched, and little is won.
-# - `SwiGLU` or `GEGLU` always: they cost no parameters, and had [fewest
+# - SwiGLU or GEGLU always: they cost no parameters, and had [fewest
 #   bits](#what-does-each-cost-in-bits).
 # - A narrow table and a tied head where the vocabulary is large. For bytes they cost
 #   more bits than their parameters are worth.
@@ -737,7 +656,7 @@ class TiedHead(nn.Module):
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import Table, expectation, plot, table, verdict
 #
-# expectation("cheaper-layers@cpu")
+# expectation("cheaper-layers@cpu", folded=True)
 
 # %% tags=["active-ipynb", "figure"]
 # plot("cheaper-layers@cpu")

@@ -925,11 +925,9 @@ def initialise(module: nn.Module, std: float) -> None:
 # %% [markdown]
 # ## In short
 #
-# - Each layer stores its input, and attends to it at the next segment.
-# - The gradient stops at the memory: old states are data.
+# - Each layer stores its input, without a gradient, and attends to it later.
 # - It sees `layers` times `memory_length` tokens back, and learns from less far.
 # - The memory costs bytes and keys; it may be longer in evaluation.
-# - The caller holds it, and empties it where a text ends.
 #
 # ## Exercises
 #

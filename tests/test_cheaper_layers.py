@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from labml_style.attention import AttentionConfig
 from labml_style.cheaper_layers import (
-    GEGLU,
-    GLU,
-    Bilinear,
     FactorisedEmbedding,
-    GatedFeedForward,
     GroupedAttention,
-    ReGLU,
-    SwiGLU,
     TiedHead,
 )
 from labml_style.contract import build, causal_mask, load, part, save
+from labml_style.feed_forward import (
+    GEGLU,
+    GLU,
+    Bilinear,
+    GatedFeedForward,
+    ReGLU,
+    SwiGLU,
+)
 from labml_style.generation import start, step
 from labml_style.lab.presets import find
 from labml_style.lab.runner import build as build_arm

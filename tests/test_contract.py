@@ -23,13 +23,8 @@ from torch import Tensor, nn
 
 from labml_style import generation
 from labml_style.cheaper_layers import (
-    GEGLU,
-    GLU,
-    Bilinear,
     FactorisedEmbedding,
     GroupedAttention,
-    ReGLU,
-    SwiGLU,
     TiedHead,
 )
 from labml_style.compression import (
@@ -59,6 +54,7 @@ from labml_style.documents import (
     RecurrentMemoryClassifier,
     RecurrentMemoryClassifierConfig,
 )
+from labml_style.feed_forward import GEGLU, GLU, Bilinear, ReGLU, SwiGLU
 from labml_style.fewer_slots import LayerOutputs, ShortAndLong, ShortAndLongConfig
 from labml_style.gating import (
     BRCGate,
