@@ -68,9 +68,9 @@
 # >   one in the top half has 0.026 bits less than a long one in all, as Rae and Razavi
 # >   lead one to expect. It saves nothing over a short one, at our size. [Holds in
 # >   part](#and-where-every-layer-has-a-short-memory).
-# > - In recall the place counts as well as the span. With the same bytes 64 slots in
-# >   the first layer answer everything, 64 in the last layer 41 %, 8 in each of eight
-# >   layers 32 %. A guess has 25 %. [Does not
+# > - In recall the place counts as well as the span. From 16 tokens back on, with the
+# >   same bytes, 64 slots in the first layer answer everything, 64 in the last layer 41
+# >   %, 8 in each of eight layers 32 %. A guess has 25 %. [Does not
 # >   hold](#many-layers-with-a-short-span-or-few-with-a-long-one): the top half was
 # >   expected to do better than all layers in every seed.
 # > - With outputs in the place of inputs the reach has no end, for the same bytes.

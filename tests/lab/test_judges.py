@@ -60,6 +60,7 @@ def test_verdicts_of_the_records() -> None:
         "memory-tokens@cpu": "in part",
         "memory-layers@cpu": "does not hold",
         "memory-ranges@cpu": "in part",
+        "memory-layers-recall@cpu": "does not hold",
     }
 
 
