@@ -39,7 +39,7 @@
 #             if head % each == 0:
 #                 box = dict(box, edgecolor="C1")
 #                 place = dict(place, bbox=box)
-#                 axes.text(middle, 0.7, f"k{group + 1}, v{group + 1}", **place)
+#                 axes.text(middle, 0.7, f"kv{group + 1}", **place)
 #         about = dict(ha="center", color=MUTED, fontsize=10)
 #         axes.text(left + 1.5, -0.2, f"{name}: {kv_heads}", **about)
 #     axes.set(xlim=(-0.8, 14.7), ylim=(-0.5, 2.5), xticks=[], yticks=[])
@@ -50,8 +50,8 @@
 #     alt="Four heads of queries, three times. In multi-head attention each has keys "
 #     "and values of its own. In grouped attention two share them. In multi-query "
 #     "attention all four share one head of keys and values.",
-#     caption="Four heads of queries (top) over 4, 2 and 1 heads of keys and values. "
-#     "Only the lower row is stored in decoding.",
+#     caption="Four heads of queries (q) over 4, 2 and 1 heads of keys and values (kv);"
+#     " only the lower row is stored in decoding.",
 # )
 
 # %% [markdown]
@@ -106,7 +106,7 @@
 #
 # import torch
 #
-# from labml_style.generation import start, step
+# from labml_style.generation import State, start, step
 # from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 #
 # quick = bool(os.environ.get("LABML_STYLE_QUICK"))
@@ -121,7 +121,7 @@
 #
 #
 # @torch.no_grad()
-# def full_state(model, lanes):
+# def full_state(model: TransformerXL, lanes) -> State:
 #     """Fill the memory, and then half a segment."""
 #     memory, length = None, model.config.segment_length
 #     for _ in range(-(-model.config.memory_length // length)):
@@ -364,7 +364,8 @@ class GroupedAttention(RelativeAttention):
 #     own: GroupedAttention = GroupedAttention(replace(sizes, kv_heads=kv_heads))
 #     parent: RelativeAttention = RelativeAttention(replace(sizes, kv_heads=kv_heads))
 #     parent.load_state_dict(own.state_dict())
-#     found, wanted = own.double().attend(x, memory), parent.double().attend(x, memory)
+#     own.double(), parent.double()
+#     found, wanted = own.attend(x, memory), parent.attend(x, memory)
 #     gap = max(gap, (found - wanted).abs().max().item())
 #     with torch.no_grad():
 #         gap = max(gap, (own.attend(x, memory) - wanted).abs().max().item())
@@ -531,7 +532,7 @@ class TiedHead(nn.Module):
 # %% tags=["active-ipynb", "proof"]
 # import tempfile
 #
-# from labml_style import load, save
+# from labml_style.contract import load, save
 #
 # model, before = decoder(**ends), sum(p.numel() for p in decoder().parameters())
 # saved = before - sum(p.numel() for p in model.parameters())
@@ -612,8 +613,8 @@ class TiedHead(nn.Module):
 #     pairs, memories = zip(*held.values(), strict=True)
 #     left.bar(names, memories, 0.7, color="C1")
 #     left.bar(names, pairs, 0.7, bottom=memories, color="C0")
-#     left.text(1.5, 0.5, "memory", color=PAGE, ha="center", va="center")
-#     left.text(0.5, 2.7, "keys, values", color="C0")
+#     left.text(0.8, 3.1, "keys, values", color="C0")
+#     left.text(0.8, 2.6, "memory", color="C1")
 #     left.set(xlabel="kv_heads", ylabel="MB for a lane")
 #     looks = {("shared", 1): "C1^:", ("shared", 16): "C0s-", ("copied", 16): "C3o--"}
 #     for (way, lanes), look in looks.items():
@@ -621,8 +622,9 @@ class TiedHead(nn.Module):
 #         y = [spent[way, lanes, heads] / first for heads in held]
 #         right.plot(names, y, look, markersize=4)
 #         name = "1 lane" if lanes == 1 else f"16 lanes,\n{way}"
-#         right.text(3.15, y[-1], name, color=look[:2], va="center", fontsize=9)
-#     right.set(xlabel="kv_heads", ylabel="time of a step", ylim=(0, 1.1))
+#         above = y[-1] + 0.12 * (lanes == 1)
+#         right.text(3.15, above, name, color=look[:2], va="center", fontsize=9)
+#     right.set(xlabel="kv_heads", ylabel="time of a step", ylim=(0, 1.25))
 #     right.set(xlim=(-0.2, 5.2), xticks=range(4))
 # show(
 #     figure,
@@ -799,7 +801,8 @@ class TiedHead(nn.Module):
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
-#     from labml_style import TransformerXL, TransformerXLConfig, start, step
+#     from labml_style.generation import start, step
+#     from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 #
 #     for kv_heads, time, slots in ((None, 4, 8), (2, 4, 16), (1, 7, 24)):
 #         sizes = dict(vocabulary=9, d_model=16, heads=4, d_ff=8, layers=3)

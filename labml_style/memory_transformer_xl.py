@@ -312,7 +312,7 @@ from labml_style.contract import (
 )
 from labml_style.gating import BiasedGate, GRUGate
 from labml_style.relative_attention import AttentionConfig, RelativeAttention
-from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
+from labml_style.transformer_xl import Layer, TransformerXL, TransformerXLConfig
 
 
 # %%
@@ -445,7 +445,7 @@ class MemoryWriter(nn.Module):
     def __init__(self, config: MemoryTransformerXLConfig) -> None:
         super().__init__()
         self.attention = LinearAttention(config)
-        self.gate = build(config.write_gate, config)
+        self.gate: BiasedGate = build(config.write_gate, config)
         self.iterations = config.write_iterations
         layers = len(config.memory_layers or range(config.layers))
         scale = config.initial_std * config.d_model**0.5
@@ -607,6 +607,7 @@ class MemoryTransformerXL(TransformerXL):
             batch = 1 if memory is None else memory.batch
         long = self.written(memory, batch)
         pairs: list[Any] = [None] * len(self.layers)
+        layer: Layer
         for i, layer in enumerate(self.layers):
             if self.remembers(i):
                 short = [] if memory is None else [memory.states[i].detach()]
@@ -781,14 +782,15 @@ class MemoryTransformerXL(TransformerXL):
 # %% tags=["active-ipynb", "figure"]
 # from importlib.resources import files
 #
-# from labml_style import load
+# from labml_style.contract import load
 # from labml_style.lab.segments import Growing
 #
 #
 # @torch.no_grad()
-# def looks(model, memory, tokens):
+# def looks(model: MemoryTransformerXL, memory, tokens):
 #     """How a segment is written: weights `[batch, slots, long and then sources]`."""
-#     writer, long = model.writer, model.written(memory, len(tokens))
+#     writer: MemoryWriter = model.writer
+#     long = model.written(memory, len(tokens))
 #     states = model.stored(model.run(tokens, model.past(memory, len(tokens)))[1])
 #     norm, part = writer.gate.input_norm, writer.attention
 #     given = torch.cat([norm(long), *writer.sources(states)], dim=1)
@@ -972,7 +974,7 @@ class PersistentAttention(RelativeAttention):
 
 # %% tags=["active-ipynb", "proof"]
 # small = AttentionConfig(vocabulary=1, d_model=16, heads=2)
-# part_ = PersistentAttention(small, pairs=3).double()
+# part_: PersistentAttention = PersistentAttention(small, pairs=3).double()
 # x, past = torch.randn(2, 2, 4, 16, dtype=torch.float64)
 # q, (k, v) = part_.query(x), part_.keys_values(torch.cat([past, x], dim=1))
 # r = part_.positions(8)

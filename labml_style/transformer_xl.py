@@ -354,9 +354,6 @@ class PreNorm(nn.Module):
     Args:
         config: `d_model` and `dropout` are read.
 
-    Attributes:
-        input_norm: what the sub-layer gets its input through.
-
     Source: the official code's `pre_lnorm`.
     """
 
@@ -608,12 +605,7 @@ class TransformerXL(Model):
     def run(
         self, tokens: Tensor, past: Past, begin: int = 0, positions: Any = None
     ) -> tuple[Tensor, list[Tensor], list[Seen]]:
-        """Run tokens `[batch, time]` of a segment through all layers, as `Model.run`.
-
-        Returns:
-            Logits `[batch, time, vocabulary]`; the input of each layer and the output
-            of the last, `[batch, time, d_model]`; what each layer attended with.
-        """
+        """Run tokens `[batch, time]` of a segment through all layers: `Model.run`."""
         x, time, slots = self.embedding(tokens, begin), tokens.shape[1], past.slots
         placed = slots + time - past.placeless
         mask = causal_mask(time, slots, past.filled, x, placed)

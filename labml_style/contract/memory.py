@@ -209,7 +209,7 @@ def most_slots(rows: Iterable[Tensor]) -> int:
     Args:
         rows: for each layer `[batch, slots, ...]`; 0 where there is none.
     """
-    return max((one.shape[1] for one in rows), default=0)
+    return max([0, *[one.shape[1] for one in rows]])
 
 
 def newest(old: Tensor, new: Tensor, length: int) -> Tensor:

@@ -46,7 +46,7 @@ def refused(answer: Any) -> str:
     [
         (
             "run nothing",
-            "preset is 'nothing'; expected one of attention-by-age, compression-losses",
+            "preset is 'nothing'; expected one of attention-by-age, cheaper-layers",
         ),
         ("run smoke@tpu", "smoke has no form 'tpu'; expected one of cpu"),
         ("run smoke --form gpu", "smoke has no form 'gpu'; expected one of cpu"),

@@ -58,6 +58,7 @@ def test_verdicts_of_the_records() -> None:
         "documents@cpu": "holds",
         "curriculum@cpu": "does not hold",
         "memory-tokens@cpu": "in part",
+        "cheaper-layers@cpu": "does not hold",
         "memory-layers@cpu": "does not hold",
         "memory-ranges@cpu": "in part",
         "memory-layers-recall@cpu": "does not hold",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from labml_style.contract import part as with_options
 from labml_style.corpora import Corpus
 from labml_style.lab import runner
 from labml_style.lab.presets import (
@@ -116,6 +117,14 @@ def test_every_measure_gives_a_result_that_can_be_written(preset: Preset) -> Non
             small["classes"] = 256
         if arm.config.memory_layers is not None:
             small["memory_layers"] = (1,)
+        if arm.config.shared_layers > 1:
+            small["shared_layers"] = 1
+        if arm.config.kv_heads is not None:
+            small["kv_heads"] = 1
+        if "FactorisedEmbedding" in str(arm.config.embedding):
+            small["embedding"] = with_options(
+                arm.config.embedding.target, d_embedding=2
+            )
         model = runner.build(replace(arm, config=replace(arm.config, **small)))
         for wanted in arm.measures.values():
             # The answers of a task are no text; nor are there so many classes.
