@@ -557,7 +557,8 @@ def _slots(config: Any) -> list[int]:
 
 # %% tags=["active-ipynb"]
 # from dataclasses import replace
-# from timeit import repeat
+# from functools import partial
+# from timeit import timeit
 #
 # wide = dict(vocabulary=256, d_model=256, layers=8, heads=4, d_ff=1024)
 # base = TransformerXLConfig(**wide, segment_length=128, memory_length=256)
@@ -565,19 +566,24 @@ def _slots(config: Any) -> list[int]:
 # choices["last"] = replace(base, memory_layers=(8,))
 # choices["top 4"] = replace(base, memory_layers=top(8, 4))
 # choices["all"] = base
-# tokens, spent = torch.randint(256, (4, 128)), []
-# print("memory in      state of a lane   keys per query   time")
+# tokens, calls = torch.randint(256, (4, 128)), {}
 # for name, config in choices.items():
 #     big, memory = TransformerXL(config).eval(), None
 #     with torch.no_grad():
 #         for _ in range(3):
 #             memory = big(tokens, memory).memory
-#         call = dict(globals=globals(), number=1, repeat=7)
-#         spent.append(min(repeat("big(tokens, memory)", **call)))
-#     state, keys = state_bytes(config) / 1024, keys_per_query(config)
-#     ratio = spent[-1] / spent[0]
-#     print(f"{name:12} {state:14,.0f} kB {keys:16.1f} {ratio:6.1f}")
 #     assert memory.nbytes == 4 * state_bytes(config)  # four lanes
+#     calls[name] = partial(big, tokens, memory)
+# spent = dict.fromkeys(calls, 9.0)
+# for _ in range(9):  # in turns, so that other work slows all alike
+#     for name, call in calls.items():
+#         with torch.no_grad():
+#             spent[name] = min(spent[name], timeit(call, number=1))
+# print("memory in      state of a lane   keys per query   time")
+# for name, config in choices.items():
+#     state, keys = state_bytes(config) / 1024, keys_per_query(config)
+#     ratio = spent[name] / spent["none"]
+#     print(f"{name:12} {state:14,.0f} kB {keys:16.1f} {ratio:6.1f}")
 
 # %% [markdown]
 # Which layers have the memory changes neither bytes nor time.

@@ -160,7 +160,8 @@ def judge_ranges(record: dict[str, Any]) -> Verdict:
         Claim(over <= 0.01, f"it has {over:+.3f} bits over long in all layers"),
         Claim(
             min(saved) > 0,
-            f"long in all layers saves {span(saved, '+.3f')} bits over short in all",
+            f"long in all layers has {span((-x for x in saved), '+.3f')} bits over "
+            "short in all",
         ),
     ]
     return decide(claims, against=min(halves) > 0)
