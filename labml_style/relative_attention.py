@@ -897,13 +897,11 @@ class AbsoluteEmbedding(Embedding):
 # > **Deviation.** Scores are divided by $\sqrt{d_{head}}$, as in the official code; the
 # > formulas of Dai and others leave it out. Also as in that code, embeddings are
 # > multiplied by $\sqrt{d}$, and waves are all sines, then all cosines; Vaswani and
-# > others alternate them. The matrix behind them makes the order immaterial.
+# > others alternate them.
 # >
 # > Each layer has its own $u$ and $v$, from N(0, 0.02); the official code shares one
-# > pair among all layers. One matrix makes queries, another keys
-# > and values; the official code has one for all three, and throws the memory's queries
-# > away. There is no dropout on the attention weights; the official code sets it to 0
-# > in its base settings for enwik8 and WikiText-103.
+# > pair among all layers. There is no dropout on the attention weights; the official
+# > code sets it to 0 in its base settings for enwik8 and WikiText-103.
 # >
 # > `ShawAttention` has a table for each head, and no vectors added to the values. Shaw
 # > and others share theirs among heads, and have a second set for the values.
