@@ -216,12 +216,15 @@ def breakable(name: str) -> str:
 
 
 def _used(book: Book, chapter: Chapter, row: Row) -> str:
-    """Where else a class or function is used; said once, not for each method."""
+    """Where else a class or function is used; said once, not for each method.
+
+    A page is named by its title up to a colon, as such lists grow with each chapter.
+    """
     if row.announces is None or "." in row.announces.name:
         return ""
     links = ", ".join(
         f'<a href="{book.relative(chapter, page)}#{escape(at)}">'
-        f"{escape(book.chapters[page].title)}</a>"
+        f"{escape(book.chapters[page].title.partition(':')[0])}</a>"
         for page, at in book.used_in(chapter, row.announces.name).items()
     )
     return f"<p class=lit-used>Used in {links}</p>" if links else ""
