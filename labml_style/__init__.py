@@ -23,8 +23,7 @@ _NAMES = {
     ),
     "gating": ("GRUGate", "IdentityReordering"),
     "fewer_slots": ("LayerOutputs", "ShortAndLong", "ShortAndLongConfig"),
-    "cheaper_layers": ("GroupedAttention", "TiedHead"),
-    "feed_forward": ("GEGLU", "SwiGLU"),
+    "cheaper_layers": ("GEGLU", "FactorisedEmbedding", "SwiGLU", "TiedHead"),
     "memory_transformer_xl": (
         "MemoryTransformerXL",
         "MemoryTransformerXLConfig",

@@ -292,7 +292,7 @@
 # All gates share the layer of equation (2), and differ in `join`. With a sum there, it
 # is the paper's TrXL-I. The bias $b$ is learned, one number for each of `d_model`; you
 # say where it starts. Matrices that multiply the same vector are one matrix in the
-# code, because one large product is faster than three small ones.
+# code.
 
 # %%
 from __future__ import annotations

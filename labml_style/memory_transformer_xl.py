@@ -309,6 +309,7 @@ from labml_style.contract import (
     integer,
     newest,
     newest_filled,
+    remembering,
 )
 from labml_style.gating import BiasedGate, GRUGate
 from labml_style.relative_attention import AttentionConfig, RelativeAttention
@@ -447,7 +448,7 @@ class MemoryWriter(nn.Module):
         self.attention = LinearAttention(config)
         self.gate: BiasedGate = build(config.write_gate, config)
         self.iterations = config.write_iterations
-        layers = len(config.memory_layers or range(config.layers))
+        layers = len(remembering(config))
         scale = config.initial_std * config.d_model**0.5
         self.start, self.layer = (
             nn.Parameter(torch.randn(count, config.d_model) * scale)
@@ -631,7 +632,7 @@ class MemoryTransformerXL(TransformerXL):
             old, new = old.detach(), new.detach().to(kind)
             if self.remembers(i):
                 states.append(torch.cat([old, new], dim=1))
-            short.append(newest(old, new, length if self.remembers(i) else 0))
+            short.append(newest(old, new, self.slots_of(i)))
         filled = memory.short_filled
         empty = None if filled is None else nn.functional.pad(~filled, (0, time))
         long = self.writer(self.written(memory, batch), states, empty).to(kind)
@@ -953,7 +954,7 @@ class PersistentAttention(RelativeAttention):
         if not torch.is_grad_enabled():
             return super().forward(query, keys, values, mask, positions)
         weights = super().weights(query, keys, mask, positions)
-        found = weights @ self._spread(values)
+        found = (self._grouped(weights) @ values).reshape(query.shape)
         return self.out(found.transpose(1, 2).flatten(2))
 
     def weights(

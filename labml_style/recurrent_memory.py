@@ -544,8 +544,7 @@ class RecurrentMemoryTransformer(TransformerXL):
         length, kind = self.config.memory_length, self.like.dtype
         cached, filled = [*memory.states], memory.filled
         for i, x in enumerate(self.stored(states)):
-            most = length if self.remembers(i) else 0
-            cached[i] = newest(cached[i], x.detach().to(kind), most)
+            cached[i] = newest(cached[i], x.detach().to(kind), self.slots_of(i))
         tokens = written.to(kind) if self.tokens.recurrent else memory.tokens
         if filled is not None:
             time, slots = most_slots(states[:1]), most_slots(memory.states)
@@ -608,9 +607,8 @@ class RecurrentMemoryTransformer(TransformerXL):
 # that of one evaluated segment of 128 tokens, against no memory.
 #
 # **Recommendation.** Take memory tokens where little has to be kept, or where the state
-# must be small; a cache where recent text matters word by word. The other sections are
-# the evidence. Training has a price: windows of several segments, whose activations are
-# held until the window ends.
+# must be small; a cache where recent text matters word by word. Training has a price:
+# windows of several segments, whose activations are held until the window ends.
 
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
@@ -752,8 +750,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # In segment 1 each write token attends to the text token of its own number, and in
 # segment 2 again. It need not look for its older symbol: a write token starts as the
 # same vector as its read token, and so holds it already. When the copy begins, each
-# token of the text attends to the read token of its number. Nobody told the model to
-# sort the symbols so.
+# token of the text attends to the read token of its number.
 
 # %% tags=["active-ipynb", "figure"]
 # from importlib.resources import files

@@ -563,14 +563,16 @@ class ContentAttention(nn.Module):
             `[batch, time, d_model]`.
         """
         if torch.is_grad_enabled():
-            read = self.weights(query, keys, mask, positions) @ self._spread(values)
+            weights = self.weights(query, keys, mask, positions)
+            found = self._grouped(weights) @ values
         else:
             content, bias = self._terms(query, keys, mask, positions)
             seen = mask.scores.to(query.dtype)
             bias = seen if bias is None else bias.add_(mask.scores)
+            rows = self._grouped(bias.expand(*query.shape[:3], -1))
             attend = nn.functional.scaled_dot_product_attention
-            read = attend(content, self._spread(keys), self._spread(values), bias)
-        return self.out(read.transpose(1, 2).flatten(2))
+            found = attend(self._grouped(content), keys, values, rows)
+        return self.out(found.reshape(query.shape).transpose(1, 2).flatten(2))
 
     def weights(
         self, query: Tensor, keys: Tensor, mask: Mask, positions: Tensor | None
@@ -578,12 +580,12 @@ class ContentAttention(nn.Module):
         """Return how much each token attends to each key: `[batch, heads, time, n]`.
 
         Args are those of `forward`. Each row sums to 1. Two helpers follow: `_terms`
-        gives (b) and (d), and 0 to keys without a distance; `_spread` gives heads of
-        keys or values to all heads of queries.
+        gives (b) and (d), and 0 to keys without a distance; `_grouped` puts the rows of
+        heads that share keys below each other, so that no key is copied.
         """
         content, bias = self._terms(query, keys, mask, positions)
-        content = content * content.shape[-1] ** -0.5
-        scores = content @ self._spread(keys).transpose(-1, -2)
+        content = self._grouped(content * content.shape[-1] ** -0.5)
+        scores = (content @ keys.mT).view(*query.shape[:3], -1)
         scores = scores if bias is None else scores.add_(bias)
         return scores.add_(mask.scores).softmax(dim=-1)
 
@@ -597,9 +599,8 @@ class ContentAttention(nn.Module):
         placeless = keys.shape[2] - mask.placed
         return content, nn.functional.pad(bias, (placeless, 0)) if placeless else bias
 
-    def _spread(self, x: Tensor) -> Tensor:
-        each = self.heads // self.kv_heads
-        return x if each == 1 else x.repeat_interleave(each, dim=1)
+    def _grouped(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.kv_heads, -1)).flatten(2, 3)
 
 
 # %% [markdown]

@@ -557,10 +557,9 @@ class TransformerXL(Model):
         own = [Layer(config) for _ in range(config.layers // each)]
         return [layer for layer in own for _ in range(each)]
 
-    def remembers(self, i: int) -> bool:
-        """Whether layer i, as a list counts, has a memory."""
-        chosen = self.config.memory_layers
-        return chosen is None or i + 1 in chosen
+    def slots_of(self, i: int) -> int:
+        """Return the most slots of layer i, as a list counts."""
+        return self.config.memory_length if self.remembers(i) else 0
 
     def make_final_norm(self) -> nn.Module:
         """Return the norm before the head: the `input_norm` of one more residual."""
@@ -642,13 +641,14 @@ class TransformerXL(Model):
         Returns:
             The new memory, and auxiliary losses by name.
         """
-        states, kind, most = [], self.like.dtype, self.config.memory_length
+        states = []
         for i, x in enumerate(stored):
-            new, length = x.detach().to(kind), most if self.remembers(i) else 0
+            new = x.detach().to(self.like.dtype)
             old = new[:, :0] if memory is None else memory.states[i].detach()
-            states.append(newest(old, new, length))
+            states.append(newest(old, new, self.slots_of(i)))
         filled = None if memory is None else memory.filled
-        filled = newest_filled(filled, stored[0].shape[1], most)
+        length = self.config.memory_length
+        filled = newest_filled(filled, stored[0].shape[1], length)
         return self.memory_type(states=tuple(states), filled=filled), {}
 
 

@@ -14,21 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from labml_style.attention import AttentionConfig
 from labml_style.cheaper_layers import (
-    FactorisedEmbedding,
-    GroupedAttention,
-    TiedHead,
-)
-from labml_style.contract import build, causal_mask, load, part, save
-from labml_style.feed_forward import (
     GEGLU,
     GLU,
     Bilinear,
+    FactorisedEmbedding,
     GatedFeedForward,
     ReGLU,
     SwiGLU,
+    TiedHead,
 )
+from labml_style.contract import build, load, part, save
 from labml_style.generation import start, step
 from labml_style.lab.presets import find
 from labml_style.lab.runner import build as build_arm
@@ -36,7 +32,7 @@ from labml_style.recurrent_memory import (
     RecurrentMemoryTransformer,
     RecurrentMemoryTransformerConfig,
 )
-from labml_style.relative_attention import AbsoluteEmbedding, RelativeAttention
+from labml_style.relative_attention import AbsoluteEmbedding
 from labml_style.transformer_xl import (
     FeedForward,
     Head,
@@ -73,86 +69,9 @@ def count(module: nn.Module) -> int:
 # attention
 
 
-def attention(kv_heads: int, **changes: Any) -> tuple[Any, Any]:
-    """Return both parts, with the same weights."""
-    torch.manual_seed(0)
-    sizes = dict(vocabulary=1, d_model=24, heads=6, kv_heads=kv_heads) | changes
-    found = GroupedAttention(AttentionConfig(**sizes)).double()
-    parent = RelativeAttention(AttentionConfig(**sizes)).double()
-    with torch.no_grad():
-        for parameter in found.parameters():
-            parameter.copy_(torch.randn_like(parameter) / 2)
-    parent.load_state_dict(found.state_dict())
-    return found, parent
-
-
-def rows(*shape: int) -> Tensor:
-    return torch.randn(*shape, 24, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
-@pytest.mark.parametrize(("time", "slots"), [(5, 0), (5, 7), (1, 7), (1, 0)])
-def test_it_attends_as_with_copies(kv_heads: int, time: int, slots: int) -> None:
-    ours, parent = attention(kv_heads)
-    x, memory = rows(2, time), rows(2, slots)
-    filled = torch.rand(2, slots) < 0.6
-    for lanes in (None, filled):
-        wanted = parent.attend(x, memory, lanes)
-        assert torch.allclose(ours.attend(x, memory, lanes), wanted, atol=1e-12)
-        with torch.no_grad():
-            assert torch.allclose(ours.attend(x, memory, lanes), wanted, atol=1e-12)
-
-
-@pytest.mark.parametrize("kv_heads", [1, 3, 6])
-def test_its_weights_and_gradients_are_those_of_its_parent(kv_heads: int) -> None:
-    ours, parent = attention(kv_heads, clamp_length=3)
-    x, memory = rows(2, 4), rows(2, 5)
-    mask, found = causal_mask(4, 5, None, x), []
-    for one in (ours, parent):
-        keys, _ = one.keys_values(torch.cat([memory, x], dim=1))
-        found.append(one.weights(one.query(x), keys, mask, one.positions(9)))
-        one.attend(x, memory).square().sum().backward()
-    assert torch.allclose(found[0], found[1], atol=1e-12)
-    assert found[0].shape == (2, 6, 4, 9)
-    assert torch.allclose(found[0].sum(-1), torch.ones(2, 6, 4).double())
-    for name, parameter in ours.named_parameters():
-        assert torch.allclose(parameter.grad, parent.get_parameter(name).grad), name
-
-
-def test_keys_without_a_distance_are_attended_to() -> None:
-    ours, parent = attention(2)
-    x, memory = rows(2, 3), rows(2, 4)
-    mask = causal_mask(3, 4, None, x, placed=5)
-    states = torch.cat([memory, x], dim=1)
-    found = [
-        one(one.query(x), *one.keys_values(states), mask, one.positions(5))
-        for one in (ours, parent)
-    ]
-    assert torch.allclose(found[0], found[1], atol=1e-12)
-    with torch.no_grad():
-        again = ours(ours.query(x), *ours.keys_values(states), mask, ours.positions(5))
-    assert torch.allclose(again, found[0], atol=1e-12)
-
-
-def test_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, _ = attention(1)
-    attend, made = nn.functional.scaled_dot_product_attention, []
-
-    def look(query: Tensor, keys: Tensor, *rest: Any) -> Tensor:
-        made.append(keys.shape)
-        return attend(query, keys, *rest)
-
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", look)
-    monkeypatch.setattr(Tensor, "repeat_interleave", None)
-    with torch.no_grad():
-        ours.attend(rows(2, 3), rows(2, 4))
-    ours.attend(rows(2, 3), rows(2, 4))
-    assert made == [(2, 1, 7, 4)]
-
-
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_decoding_holds_what_the_page_says(kv_heads: int) -> None:
-    model = make(kv_heads=kv_heads, attention=GroupedAttention).eval()
+    model = make(kv_heads=kv_heads).eval()
     memory = model(torch.zeros(3, 4, dtype=torch.int64)).memory
     state = step(model, torch.zeros(3, 2, dtype=torch.int64), start(model, memory))[1]
     held = sum(x.nbytes for pair in state.past.pairs if pair for x in pair)

@@ -23,8 +23,12 @@ from torch import Tensor, nn
 
 from labml_style import generation
 from labml_style.cheaper_layers import (
+    GEGLU,
+    GLU,
+    Bilinear,
     FactorisedEmbedding,
-    GroupedAttention,
+    ReGLU,
+    SwiGLU,
     TiedHead,
 )
 from labml_style.compression import (
@@ -54,7 +58,6 @@ from labml_style.documents import (
     RecurrentMemoryClassifier,
     RecurrentMemoryClassifierConfig,
 )
-from labml_style.feed_forward import GEGLU, GLU, Bilinear, ReGLU, SwiGLU
 from labml_style.fewer_slots import LayerOutputs, ShortAndLong, ShortAndLongConfig
 from labml_style.gating import (
     BRCGate,
@@ -371,7 +374,7 @@ OPTIONS: dict[str, list[Any]] = {
     "model": ["xl", "cm", "rmt"],
     "residual": [PostNorm, PreNorm, GRUGate],
     "vocabulary": ["plain", "tied", "tied, factorised", "factorised"],
-    "attention": [RelativeAttention, GroupedAttention],
+    "attention": [RelativeAttention, PersistentAttention],
     "kv_heads": [None, 1],
     "shared_layers": [1, 2],
     "memory_layers": [None, (2,)],

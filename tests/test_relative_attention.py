@@ -689,9 +689,10 @@ def test_distances_below_zero_are_waves_of_their_own() -> None:
 
 
 @each_kind
-@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("time", [1, 4])
 def test_fewer_heads_of_keys_are_the_same_keys_for_several_heads(
-    kind: Any, kv_heads: int
+    kind: Any, kv_heads: int, time: int
 ) -> None:
     few = part(kind, d_model=16, heads=4, kv_heads=kv_heads)
     many = part(kind, d_model=16, heads=4)
@@ -702,12 +703,45 @@ def test_fewer_heads_of_keys_are_the_same_keys_for_several_heads(
                 heads = weight.view(2, kv_heads, 4, 16)
                 weight = heads.repeat_interleave(4 // kv_heads, 1).reshape(32, 16)
             many.get_parameter(name).copy_(weight)
-    x, memory, held = normal(2, 4, 16), normal(2, 5, 16, seed=1), filled(5, [0, 2])
+    x, memory, held = normal(2, time, 16), normal(2, 5, 16, seed=1), filled(5, [0, 2])
     assert few.keys_values(memory)[0].shape == (2, kv_heads, 5, 4)
     wanted = many.attend(x, memory, held)
     assert close(few.attend(x, memory, held), wanted)
     with torch.no_grad():
         assert close(few.attend(x, memory, held), wanted)
+    states, mask = torch.cat([memory, x], dim=1), causal(time, time + 5, [0, 2])
+    found = [
+        one.weights(
+            one.query(x), one.keys_values(states)[0], mask, one.positions(time + 5)
+        )
+        for one in (few, many)
+    ]
+    assert found[0].shape == (2, 4, time, time + 5) and close(*found)
+    few.attend(x, memory, held).square().sum().backward()
+    many.attend(x, memory, held).square().sum().backward()
+    for name, weight in few.named_parameters():
+        grad = many.get_parameter(name).grad
+        assert grad is not None and weight.grad is not None
+        if name == "kv.weight":
+            grad = grad.view(2, kv_heads, -1, 4, 16).sum(2).flatten(0, 2)
+        assert close(weight.grad, grad), name
+
+
+def test_keys_that_heads_share_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, x = part(RelativeAttention, d_model=16, heads=4, kv_heads=1), normal(2, 3, 16)
+    attend, made = nn.functional.scaled_dot_product_attention, []
+
+    def look(query: Tensor, keys: Tensor, *rest: Any) -> Tensor:
+        made.append(keys.shape)
+        return attend(query, keys, *rest)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", look)
+    for name in ("repeat_interleave", "repeat"):
+        monkeypatch.setattr(Tensor, name, None)
+    with torch.no_grad():
+        few.attend(x, normal(2, 4, 16))
+    few.attend(x, normal(2, 4, 16))
+    assert made == [(2, 1, 7, 4)]
 
 
 @each_kind

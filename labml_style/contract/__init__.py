@@ -34,6 +34,7 @@ from labml_style.contract.memory import (
     most_slots,
     newest,
     newest_filled,
+    remembering,
 )
 from labml_style.contract.model import Model, Past
 from labml_style.contract.parts import AnyPart, Config, Part, build, name_of, part
@@ -69,6 +70,7 @@ __all__ = [
     "number",
     "part",
     "positive",
+    "remembering",
     "save",
     "sharing",
     "integer",

@@ -22,6 +22,7 @@ __all__ = [
     "most_slots",
     "newest",
     "newest_filled",
+    "remembering",
 ]
 
 
@@ -210,6 +211,15 @@ def most_slots(rows: Iterable[Tensor]) -> int:
         rows: for each layer `[batch, slots, ...]`; 0 where there is none.
     """
     return max([0, *[one.shape[1] for one in rows]])
+
+
+def remembering(config: Any) -> tuple[int, ...]:
+    """Return the layers that have a memory, counted from 1.
+
+    Args:
+        config: `layers` and `memory_layers` are read.
+    """
+    return config.memory_layers or tuple(range(1, config.layers + 1))
 
 
 def newest(old: Tensor, new: Tensor, length: int) -> Tensor:

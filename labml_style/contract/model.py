@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 
 from labml_style.contract.checks import check_memory, check_tokens
-from labml_style.contract.memory import Output
+from labml_style.contract.memory import Output, remembering
 
 __all__ = ["Model", "Past"]
 
@@ -134,6 +134,10 @@ class Model(nn.Module):
             `Seen`.
         """
         raise NotImplementedError
+
+    def remembers(self, i: int) -> bool:
+        """Whether layer i, as a list counts, has a memory."""
+        return i + 1 in remembering(self.config)
 
     @property
     def like(self) -> Tensor:

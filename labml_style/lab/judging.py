@@ -42,7 +42,9 @@ def decide(claims: Sequence[Claim], against: bool) -> Verdict:
             lines.append(f"{word}: {'; '.join(found)}.")
     if verdict != "holds":
         came = "came" if against else "did not come"
-        lines.append(f"What was set down as evidence against it {came}.")
+        held = all(claim.held for claim in claims)
+        begin = "The" if held else "The forecast failed in part; the"
+        lines.append(f"{begin} evidence against it {came}.")
     return Verdict(verdict, " ".join(lines))
 
 

@@ -14,7 +14,6 @@ from labml_style.lab.results import summary
 from labml_style.training import TrainingConfig
 
 HOME = "labml_style.cheaper_layers"
-FEED = "labml_style.feed_forward"
 GATED = ("GLU", "Bilinear", "ReGLU", "GEGLU", "SwiGLU")
 TIED = f"{HOME}:TiedHead"
 NARROW = part(f"{HOME}:FactorisedEmbedding", d_embedding=16)
@@ -106,12 +105,12 @@ PRESETS = (
             "plain": {},
             "2 kv_heads": dict(kv_heads=2, d_ff=432),
             "1 kv_head": dict(kv_heads=1, d_ff=456),
-            **{name: dict(feed_forward=f"{FEED}:{name}") for name in GATED},
+            **{name: dict(feed_forward=f"{HOME}:{name}") for name in GATED},
             "tied": dict(head=TIED, d_ff=426),
             "tied, factorised": dict(head=TIED, embedding=NARROW, d_ff=459),
             "shared layers": dict(shared_layers=3),
             "together": dict(
-                kv_heads=1, feed_forward=f"{FEED}:GEGLU", head=TIED, d_ff=501
+                kv_heads=1, feed_forward=f"{HOME}:GEGLU", head=TIED, d_ff=501
             ),
         },
         form="cpu",

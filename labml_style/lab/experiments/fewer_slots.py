@@ -157,7 +157,7 @@ def judge_ranges(record: dict[str, Any]) -> Verdict:
             f"long in the top 4 layers has {mean(halves):+.3f} bits over long in the "
             f"bottom 4, {span(halves, '+.3f')} over seeds",
         ),
-        Claim(over <= 0.01, f"it has {over:+.3f} bits over long in all layers"),
+        Claim(abs(over) <= 0.01, f"it has {over:+.3f} bits over long in all layers"),
         Claim(
             min(saved) > 0,
             f"long in all layers has {span((-x for x in saved), '+.3f')} bits over "
@@ -254,14 +254,17 @@ def judge_recall(record: dict[str, Any]) -> Verdict:
     halves = {name: gaps(edge[name], edge["all"]) for name in PLACES}
     behind = gaps(far["first"], far["last"])
     change = gaps(far["all, outputs"], far["all"])
-    said = ", ".join(f"{name} {mean(edge[name]):.0%}" for name in PLACES)
+    said = ", ".join(
+        f"{name} {mean(edge[name]):.0%} ({span(gap, '+.0%')} over all)"
+        for name, gap in halves.items()
+    )
     sizes = {state_bytes(record, arm, "test") for arm in arms}
     return decide(
         [
             Claim(
                 min(min(gap) for gap in halves.values()) > 0 and len(sizes) == 1,
                 f"with the same bytes, all answers {mean(edge['all']):.0%} at 16 "
-                f"tokens, {said}; a guess has {CHANCE:.0%}",
+                f"tokens in the mean, {said}; a guess has {CHANCE:.0%}",
             ),
             Claim(
                 least >= 0.9,
