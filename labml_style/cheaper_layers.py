@@ -62,8 +62,9 @@
 # >   of them, and a step for 16 lanes is at least 1.4 times as fast. [Measured
 # >   below](#what-does-it-cost-and-when-to-use-it).
 # > - On text, at equal parameters, one head in the place of four costs 0.007 bits, less
-# >   than seeds differ. Two cost 0.023, where at most 0.02 were forecast. [The forecast
-# >   does not hold](#what-does-each-cost-in-bits).
+# >   than seeds differ. Two cost 0.023, twice the standard deviation over seeds, where
+# >   at most 0.02 were forecast. [The forecast does not
+# >   hold](#what-does-each-cost-in-bits).
 # > - Four of five gated feed-forward parts save 0.03 to 0.05 bits at equal parameters.
 # >   The one with a sigmoid, GLU, loses 0.07. Forecast were five that save.
 # > - For bytes the vocabulary is no place to save: at equal parameters a tied head
@@ -157,7 +158,7 @@
 # print("lanes   weights   keys and values   a step takes")
 # for lanes, state in states.items():
 #     sizes = weights / 2**20, keys_and_values(state) / 2**20
-#     print(f"{lanes:5} {sizes[0]:6.0f} MB {sizes[1]:14.0f} MB", end="")
+#     print(f"{lanes:5} {sizes[0]:6.1f} MB {sizes[1]:14.1f} MB", end="")
 #     print(f"{spent[lanes] / spent[1]:10.1f} times as long")
 
 # %% [markdown]
@@ -252,7 +253,7 @@
 # spent = fastest(calls, 40)
 # for name, seconds in spent.items():
 #     kept = (own if name == "own keys" else one).nbytes / 2**20
-#     print(f"{name:17} keeps {kept:4.0f} MB, takes", end="")
+#     print(f"{name:17} keeps {kept:5.1f} MB, takes", end="")
 #     print(f"{seconds / spent['own keys']:6.2f} times as long")
 # copied, shared = (calls[f"one head, {way}"]() for way in ("copied", "shared"))
 # assert torch.allclose(copied.view(16, 1, 8, 32), shared, atol=1e-5)
@@ -661,12 +662,15 @@ class TiedHead(nn.Module):
 # verdict("cheaper-layers@cpu")
 
 # %% [markdown]
+# The first claim of a forecast decides its [verdict](../docs/glossary.md#verdict); here
+# it was the one on shared heads. One head is within the spread of plain. Why two did
+# worse than one we cannot say: three seeds do not explain 0.016 bits. ReGLU is 0.015
+# bits behind the best three, hardly more than the spread.
+#
 # All arms had one learning rate and 700 updates, so a part that learns slowly loses
 # here. In Shazeer's Table 1, after a pre-training of T5, all five gated parts are below
-# ReLU (log-perplexity 1.677), GLU the least (1.663), GEGLU the most (1.633). So GLU may
-# need more updates: a guess, not tested. One head of keys and values is within the
-# spread of plain. Two did worse than one by 0.016 bits, hardly more than the standard
-# deviation over seeds.
+# ReLU (log-perplexity 1.677): GLU by the smallest margin (1.663), GEGLU by the largest
+# (1.633). So GLU may need more updates: a guess, not tested.
 #
 # Bits and parameters below are those of the record. The rest is measured here on the
 # models of the record: what decoding holds for one lane at the end of a segment, memory
@@ -764,7 +768,7 @@ class TiedHead(nn.Module):
 #
 # - A step of decoding fetches all keys and values: with many lanes, more than weights.
 # - Heads of queries can share keys and values, which then fall by the factor; the
-#   memory does not. Time is saved too, most where nothing is copied.
+#   memory does not. Time is saved where nothing is copied.
 # - A gated feed-forward part costs no parameters; four of five saved bits here.
 # - A narrow table and a tied head save parameters where there are many words.
 # - Shared layers save parameters, neither time nor state.

@@ -262,11 +262,12 @@
 #
 # Reach says what *can* arrive. The gradient still stops at the slots, so nothing
 # teaches a model to pass a value on from slot to slot: [a Transformer-XL did not learn
-# it](transformer_xl.ipynb#does-it-learn-to-use-the-memory). What can be learned
-# directly is what one layer attends to: its
-# [span](../docs/glossary.md#span), $n_m$. And here is the choice: state, keys per query
-# and the reach (3) all depend on $|S| \cdot n_m$ alone. With the same bytes you can
-# have many layers with a short span, or a few with a long one.
+# it](transformer_xl.ipynb#does-it-learn-to-use-the-memory) in two layers. (With eight,
+# [it is learned in part](#many-layers-with-a-short-span-or-few-with-a-long-one).) What
+# can be learned directly is what one layer attends to: its
+# [span](../docs/glossary.md#span), $n_m$. And here is the choice: for a given model
+# state, keys per query and the reach (3) all depend on $|S| \cdot n_m$ alone. With the
+# same bytes you can have many layers with a short span, or a few with a long one.
 #
 # ## The parts the package uses
 #
@@ -573,9 +574,9 @@ def _slots(config: Any) -> list[int]:
 # **Recommendation.** Give every layer one segment of memory. Should some be longer, let
 # it be the top ones (`ShortAndLong`): that was better than a longer one in all, though
 # at our size it gained nothing over short ones. Where not even one segment in each
-# layer fits, leave it out at the top first. Where single facts lie far back, give many
-# slots to one low layer. All this is [measured below](#which-layers-need-memory), at
-# one small size.
+# layer fits, leave it out at the top first (measured with two segments). Where single
+# facts lie far back, give many slots to one low layer. All this is [measured
+# below](#which-layers-need-memory), at one small size.
 #
 # ## Which layers need memory?
 #
@@ -626,10 +627,11 @@ def _slots(config: Any) -> list[int]:
 
 # %% [markdown]
 # Long in the top half is better than long in all layers by 0.025 to 0.026 bits, in
-# every seed: lower layers are better without the far past, as the abstract of Rae and
-# Razavi says. But in the mean no long memory beats a short one in all layers, which has
-# a quarter of the bytes. So this record cannot say what a long memory is worth where it
-# pays.
+# every seed, and better than was expected. So lower layers are better without the far
+# past, as the abstract of Rae and Razavi says. But long in the bottom half is better
+# than long in all too, and the halves differ by less than their seeds. In the mean no
+# long memory beats a short one in all layers, which has a quarter to two fifths of the
+# bytes. So this record cannot say what a long memory is worth where it pays.
 
 # %% [markdown]
 # ## Many layers with a short span, or few with a long one?
@@ -743,8 +745,8 @@ def _slots(config: Any) -> list[int]:
 # - A layer without memory has no bytes and no keys of a past. The others decide.
 # - State, keys per query and reach depend on layers with memory times slots. You choose
 #   how long the span of each one is.
-# - Lower layers lose most without a memory, and here were better without a long one.
-#   A short memory in all layers was as good as any.
+# - Without any memory lower layers lost most here. A short memory in all layers was as
+#   good as any, and a long one in all the worst.
 # - With outputs in the place of inputs the reach has no end. No gradient teaches a
 #   model to use it, and it cost bits here.
 # - Store a state once, in the layer that made it, and never move it.

@@ -905,8 +905,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # > **Pitfall.** Sampling from a write token. The wrapper of the authors' newer package,
 # > `recurrent-memory-transformer`, draws the next token from the last write token,
-# > whose logits training throws away. Here decoding runs no write tokens: they run at
-# > the border.
+# > whose logits training throws away. Here write tokens run at the border alone.
 # >
 # > **Pitfall.** A truncation that does nothing. In the same package `memory_state =
 # > memory_state.detach()` changes a name inside a function and is not returned: with

@@ -42,8 +42,9 @@ def decide(claims: Sequence[Claim], against: bool) -> Verdict:
             lines.append(f"{word}: {'; '.join(found)}.")
     if verdict != "holds":
         came = "came" if against else "did not come"
-        held = all(claim.held for claim in claims)
-        begin = "The" if held else "The forecast failed in part; the"
+        missed = sum(not claim.held for claim in claims)
+        failed = "failed" if missed == len(claims) else "failed in part"
+        begin = f"The forecast {failed}; the" if missed else "The"
         lines.append(f"{begin} evidence against it {came}.")
     return Verdict(verdict, " ".join(lines))
 

@@ -86,7 +86,8 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
             "cell_type": "markdown",
             "id": "a",
             "metadata": {},
-            "source": f"# Other: a longer title\n\n{prose} See [the fall](stone.ipynb#Stone.fall), "
+            "source": "# Other: a longer title\n\n"
+            f"{prose} See [the fall](stone.ipynb#Stone.fall), "
             "[home](../docs/index.md), "
             "[him](../docs/references.md#newton1687principia), "
             "[the old name](stone.ipynb#old-name).",

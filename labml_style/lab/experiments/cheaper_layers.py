@@ -61,15 +61,17 @@ def judge_cheaper(record: dict[str, Any]) -> Verdict:
             Claim(
                 all(abs(change[name]) <= 0.02 for name in heads),
                 "over 4 heads of keys and values 2 change bits by "
-                f"{change[heads[0]]:+.3f} and 1 by {change[heads[1]]:+.3f} in the mean",
+                f"{change[heads[0]]:+.3f} and 1 by {change[heads[1]]:+.3f} in the mean "
+                "(the limit was 0.02 for both)",
             ),
             Claim(
                 all(change[name] < 0 for name in GATED),
-                f"over ReLU, in the mean: {gated}",
+                f"over ReLU, in the mean: {gated} (all were to be below 0)",
             ),
             Claim(
                 abs(change["tied"]) < 0.03,
-                f"a tied head changes bits by {change['tied']:+.3f}",
+                f"a tied head changes bits by {change['tied']:+.3f} (the limit was "
+                "0.03)",
             ),
             Claim(
                 narrow > 0,

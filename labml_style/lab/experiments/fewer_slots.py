@@ -157,7 +157,11 @@ def judge_ranges(record: dict[str, Any]) -> Verdict:
             f"long in the top 4 layers has {mean(halves):+.3f} bits over long in the "
             f"bottom 4, {span(halves, '+.3f')} over seeds",
         ),
-        Claim(abs(over) <= 0.01, f"it has {over:+.3f} bits over long in all layers"),
+        Claim(
+            abs(over) <= 0.01,
+            f"it has {over:+.3f} bits over long in all layers, where 0.01 to either "
+            "side were expected",
+        ),
         Claim(
             min(saved) > 0,
             f"long in all layers has {span((-x for x in saved), '+.3f')} bits over "
