@@ -847,6 +847,7 @@ class TiedHead(nn.Module):
 #     from dataclasses import replace
 #
 #     from labml_style.attention import AttentionConfig
+#     from labml_style.relative_attention import RelativeAttention
 #
 #     torch.manual_seed(0)
 #     for heads, kv_heads in ((4, 4), (4, 2), (6, 2), (4, 1)):
@@ -898,6 +899,7 @@ class TiedHead(nn.Module):
 #     from torch.utils.flop_counter import FlopCounterMode
 #
 #     from labml_style.attention import AttentionConfig
+#     from labml_style.relative_attention import RelativeAttention
 #
 #     torch.manual_seed(0)
 #     for kv_heads in (1, 2, 4):

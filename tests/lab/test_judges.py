@@ -585,7 +585,7 @@ def test_memory_layers_recall() -> None:
 
     found = verdict_of()
     assert found.verdict == "holds", found
-    assert "all answers 30% at 16 tokens, top 4 60%" in found.text
+    assert "all answers 30% at 16 tokens in the mean, top 4 60%" in found.text
     assert "answers 50% there, and 50% at 48 tokens" in found.text
     assert verdict_of(edge=0.3).verdict == "does not hold"
     assert verdict_of(first=0.89).verdict == "in part"
