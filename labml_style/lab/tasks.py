@@ -14,10 +14,10 @@ from labml_style.algorithmic_tasks import (
     AlgorithmicTask,
     AssociativeRetrieval,
     Copy,
-    QuadraticEquations,
     Reverse,
     TaskStream,
 )
+from labml_style.equations import QuadraticEquations
 from labml_style.lab.segments import BY
 from labml_style.loop import evaluating
 
