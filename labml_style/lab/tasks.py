@@ -23,6 +23,9 @@ from labml_style.loop import evaluating
 
 __all__ = [
     "AskedOnce",
+    "PaperQuadratic",
+    "PaperRetrieval",
+    "PaperReverse",
     "SmallCopy",
     "SmallQuadratic",
     "SmallRetrieval",
@@ -99,6 +102,27 @@ class SmallQuadratic(_Task):
 
     name = "quadratic equations with small roots"
     task = QuadraticEquations(largest_root=9, largest_factor=3)
+
+
+class PaperReverse(_Task):
+    """Reverse 24 symbols, as in the paper."""
+
+    name = "reversal of 24 symbols"
+    task = Reverse()
+
+
+class PaperRetrieval(_Task):
+    """Find one of 4 pairs by its letter, as in the paper."""
+
+    name, tested = "retrieval of 4 pairs", 64
+    task = AssociativeRetrieval()
+
+
+class PaperQuadratic(_Task):
+    """Solve equations with roots of at most 100, as in the paper."""
+
+    name = "quadratic equations"
+    task = QuadraticEquations()
 
 
 def whole_answers(model: Any, stream: TaskStream, **about: Any) -> dict[str, Any]:

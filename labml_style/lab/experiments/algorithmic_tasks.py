@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 from labml_style.lab.experiments.compressive_transformer import COMPRESSIVE, squeezed
 from labml_style.lab.experiments.memory_transformer_xl import GATES
 from labml_style.lab.experiments.recurrent_memory import LEARNED, MODEL, TINY
-from labml_style.lab.presets import Arm, Measure, Preset
+from labml_style.lab.judging import Claim, decide, gaps, measured, span
+from labml_style.lab.presets import Arm, Measure, Preset, Verdict
 from labml_style.memory_transformer_xl import MemoryTransformerXLConfig
 from labml_style.recurrent_memory import RecurrentMemoryTransformerConfig
 from labml_style.training import TrainingConfig
@@ -72,6 +75,151 @@ def _task(
         for name, arm in memories(base, segments, row).items()
     }
     return Preset(arms=arms | more, form="cpu", seeds=(0, 1, 2), **about)
+
+
+Shares = Callable[..., list[float]]
+
+
+def _shares(record: dict[str, Any]) -> Shares:
+    """Return a function of a memory and numbers of segments: right answers, by seed."""
+
+    def of(name: str, *counts: int) -> list[float]:
+        return [
+            one["answers"][str(n)]
+            for n in counts
+            for one in measured(record, f"{name}, {n} segments", "test")
+        ]
+
+    return of
+
+
+def _said(of: Shares, names: Iterable[str], n: int) -> str:
+    """Write the means of some memories at a number of segments."""
+    return ", ".join(f"{name} {mean(of(name, n)):.0%}" for name in names)
+
+
+CACHES = ("Transformer-XL", "Compressive, max pooling", "Compressive, convolution")
+BLIND = ("no memory", "Memory Transformer", "RMT detached")
+
+
+def judge_copy(record: dict[str, Any]) -> Verdict:
+    """Compare right answers of all memories at 2, 4 and 6 segments."""
+    of = _shares(record)
+    rmt, blind = of("RMT", 2, 4, 6), [x for way in BLIND for x in of(way, 2, 4, 6)]
+    written = gaps(of("RMT", 6), of("Memory Transformer-XL", 6))
+    cached = gaps(of("RMT", 6), of("Transformer-XL", 6))
+    beside = [mean(gaps(of("RMT with a cache", n), of("RMT", n))) for n in (2, 4, 6)]
+    return decide(
+        [
+            Claim(min(rmt) >= 0.99, f"RMT has {span(rmt, '.1%')} right"),
+            Claim(
+                min(mean(of(way, 2)) for way in CACHES) >= 0.95,
+                f"at 2 segments {_said(of, CACHES, 2)}",
+            ),
+            Claim(
+                min(cached) > 0 and min(written) > 0,
+                f"at 6 {_said(of, (*CACHES, 'Memory Transformer-XL', 'RMT'), 6)}",
+            ),
+            Claim(
+                max(map(abs, beside)) <= 0.05,
+                f"with a cache RMT has {span(beside, '+.0%')} over RMT",
+            ),
+            Claim(
+                max(abs(x - 1 / 8) for x in blind) <= 0.05,
+                f"no memory, a Memory Transformer and RMT detached have "
+                f"{span(blind, '.0%')}, and a guess 12.5%",
+            ),
+        ],
+        against=min(mean(of("RMT", n)) for n in (2, 4, 6)) < 0.9 or mean(cached) <= 0,
+    )
+
+
+def judge_reverse(record: dict[str, Any]) -> Verdict:
+    """Compare right answers of all memories at 2, 4 and 6 segments."""
+    of = _shares(record)
+    tokens = ("RMT", "RMT with a cache")
+    others = (*BLIND, *CACHES, "Memory Transformer-XL")
+    near = ("RMT", *CACHES)
+    blind = [x for way in BLIND for x in of(way, 4, 6)]
+    written = mean(of("Memory Transformer-XL", 6)) - mean(of("Transformer-XL", 6))
+    return decide(
+        [
+            Claim(
+                min(mean(of(way, 6)) for way in tokens) >= 0.75
+                and max(mean(of(way, 6)) for way in others) < 0.7,
+                f"at 6 segments {_said(of, (*tokens, *others[3:]), 6)}",
+            ),
+            Claim(
+                min(mean(of(way, 2)) for way in near) >= 0.95,
+                f"at 2 {_said(of, near, 2)}",
+            ),
+            Claim(
+                abs(written) <= 0.1,
+                f"at 6 a Memory Transformer-XL has {written:+.0%} over a "
+                "Transformer-XL",
+            ),
+            Claim(
+                max(abs(x - 1 / 8) for x in blind) <= 0.05,
+                f"no memory, a Memory Transformer and RMT detached have "
+                f"{span(blind, '.0%')} at 4 and 6, and a guess 12.5%",
+            ),
+        ],
+        against=mean(of("RMT", 6)) < mean(of("Transformer-XL", 6)),
+    )
+
+
+def judge_retrieval(record: dict[str, Any]) -> Verdict:
+    """Compare right answers at 2 and 6 segments, and questions asked once."""
+    of = _shares(record)
+    written, rmt = mean(of("Memory Transformer-XL", 6)), mean(of("RMT", 6))
+    once = mean(of("RMT asked once", 6))
+    far = [mean(of(way, 6)) for way in CACHES]
+    blind = [mean(of(way, 6)) for way in BLIND]
+    return decide(
+        [
+            Claim(
+                written >= 0.95 and rmt >= 0.85 and once < 0.6,
+                f"at 6 segments Memory Transformer-XL {written:.0%}, RMT {rmt:.0%}, "
+                f"RMT asked once {once:.0%}",
+            ),
+            Claim(
+                min(mean(of(way, 2)) for way in CACHES) >= 0.95 and max(far) < 0.75,
+                f"at 2 segments {_said(of, CACHES, 2)}; at 6 {_said(of, CACHES, 6)}",
+            ),
+            Claim(max(blind) < 0.6, f"at 6 {_said(of, BLIND, 6)}"),
+        ],
+        against=mean(of("Transformer-XL", 6)) >= rmt or once >= rmt,
+    )
+
+
+def judge_quadratic(record: dict[str, Any]) -> Verdict:
+    """Compare whole answers with those of models that carry less."""
+
+    def of(arm: str) -> list[float]:
+        return [one["answers"]["6"] for one in measured(record, arm, "test")]
+
+    none, rmt = of("no memory"), of("RMT")
+    state, slots = of("Transformer-XL, same state"), of("Transformer-XL, same slots")
+    return decide(
+        [
+            Claim(
+                mean(rmt) > mean(none) and mean(rmt) < mean(slots),
+                f"RMT solves {mean(rmt):.0%} ({span(rmt, '.0%')}), no memory "
+                f"{mean(none):.0%}, a Transformer-XL with as many slots in each layer "
+                f"{mean(slots):.0%}",
+            ),
+            Claim(
+                min(none) >= 0.15 and max(none) <= 0.3,
+                f"no memory has {span(none, '.0%')}",
+            ),
+            Claim(
+                mean(slots) >= 0.6 and mean(state) < mean(slots),
+                f"with the state of RMT a Transformer-XL has {mean(state):.0%}, with "
+                f"twice that {mean(slots):.0%}",
+            ),
+        ],
+        against=mean(rmt) >= mean(slots) or mean(slots) <= mean(none),
+    )
 
 
 def _equations(base: Arm, m: int) -> dict[str, Arm]:
@@ -155,6 +303,93 @@ EQUATIONS = replace(
 )
 ONCE = replace(memories(LETTERS, 6, 12)["RMT"], task=f"{TASKS}:AskedOnce")
 
+
+def _paper(base: Arm, row: int, counts: tuple[int, ...], **about: Any) -> Preset:
+    """Return the paper's arms: as many slots per layer, or tokens, as a segment has."""
+    arms: dict[str, Arm] = {}
+    for segments in counts:
+        n = row // segments
+        sizes = {**vars(base.config), "segment_length": n}
+        alone = replace(base.training, truncation=1, accumulate=segments)
+        through = replace(base.training, truncation=segments)
+        for name, length in (("no memory", 0), ("Transformer-XL", n)):
+            config = replace(base.config, segment_length=n, memory_length=length)
+            arms[f"{name}, {segments} segments"] = replace(
+                base, config=config, training=alone
+            )
+        for name, how, changes in (
+            ("Memory Transformer", alone, {"tokens": LEARNED}),
+            ("RMT", through, {}),
+        ):
+            tokens: dict[str, Any] = {**sizes, **changes, "memory_tokens": n}
+            arms[f"{name}, {segments} segments"] = replace(
+                base,
+                config=RecurrentMemoryTransformerConfig(**tokens),
+                model=MODEL,
+                training=how,
+            )
+    return Preset(
+        arms=arms, form="gpu", seeds=(0, 1, 2), judge=judge_published, **about
+    )
+
+
+def judge_published(record: dict[str, Any]) -> Verdict:
+    """Compare right answers with the order of the paper's own runs."""
+    arms = list(dict.fromkeys(run["arm"] for run in record["runs"]))
+    counts = sorted({int(arm.split()[-2]) for arm in arms})
+    of, most = _shares(record), counts[-1]
+    rmt, cache = [mean(of("RMT", n)) for n in counts], mean(of("Transformer-XL", most))
+    blind = of("no memory", most) + of("Memory Transformer", most)
+    return decide(
+        [
+            Claim(
+                min(rmt) >= 0.9,
+                f"RMT has {span(rmt, '.0%')} right in the mean at "
+                f"{', '.join(map(str, counts))} segments",
+            ),
+            Claim(
+                cache < rmt[-1],
+                f"at {most} a Transformer-XL has {cache:.0%}, RMT {rmt[-1]:.0%}",
+            ),
+            Claim(
+                max(blind) < 0.3,
+                f"at {most} no memory and a Memory Transformer have "
+                f"{span(blind, '.0%')}",
+            ),
+        ],
+        against=min(rmt) < 0.6 or cache > rmt[-1] + 0.1,
+    )
+
+
+PUBLISHED = (
+    "At the sizes of the paper, with as many slots in each layer, or tokens, as a "
+    "segment has, RMT has 90 % right or more in the mean at every number of segments. "
+    "At most segments a Transformer-XL has less than RMT, and no memory and a Memory "
+    "Transformer have less than 30 %. (The paper has a norm after each part, and "
+    "trains up to 50 times as long.)"
+)
+REFUTED = (
+    "RMT below 60 % anywhere in the mean, or a Transformer-XL more than 10 points "
+    "above it at most segments."
+)
+
+PAPER = replace(
+    SMALL,
+    config=replace(
+        SMALL.config, d_model=128, layers=4, initial_std=0.02, memory_length=0
+    ),
+    training=TrainingConfig(steps=20_000, learning_rate=1e-4, warmup=500, clip=0.25),
+)
+PAIRS = replace(
+    PAPER, config=replace(PAPER.config, vocabulary=37, d_model=64, layers=6)
+)
+# Six heads divide a width of 132; the paper has 128, and heads of another width.
+STEPS = replace(
+    PAPER,
+    config=replace(PAPER.config, vocabulary=24, layers=6, heads=6, d_model=132),
+    measures=EQUATIONS.measures,
+)
+
 PRESETS: tuple[Preset, ...] = (
     _task(
         SMALL,
@@ -165,6 +400,7 @@ PRESETS: tuple[Preset, ...] = (
         question="Which memory copies a text, at equal state?",
         corpus=f"{TASKS}:SmallCopy",
         minutes=30,
+        judge=judge_copy,
         expect=COPIED,
         contradict="RMT below 90 % at any number of segments in the mean, or a "
         "Transformer-XL at 6 segments with as much as RMT in the mean.",
@@ -178,6 +414,7 @@ PRESETS: tuple[Preset, ...] = (
         question="Which memory turns a text around, at equal state?",
         corpus=f"{TASKS}:SmallReverse",
         minutes=30,
+        judge=judge_reverse,
         expect=TURNED,
         contradict="RMT below a Transformer-XL at 6 segments in the mean.",
     ),
@@ -190,6 +427,7 @@ PRESETS: tuple[Preset, ...] = (
         question="Which memory keeps pairs, so that one can be asked for?",
         corpus=f"{TASKS}:SmallRetrieval",
         minutes=45,
+        judge=judge_retrieval,
         expect=FOUND,
         contradict="A Transformer-XL at 6 segments with as much as RMT in the mean, or "
         "RMT that is asked once with as much as RMT.",
@@ -202,8 +440,42 @@ PRESETS: tuple[Preset, ...] = (
         form="cpu",
         seeds=(0, 1, 2),
         minutes=30,
+        judge=judge_quadratic,
         expect=SOLVED,
         contradict="RMT with as many answers as a Transformer-XL with as many slots in "
         "each layer, in the mean, or that one no better than no memory.",
+    ),
+    _paper(
+        PAPER,
+        48,
+        (2, 4, 6),
+        name="reverse",
+        question="Which memory turns a text around, at the paper's sizes?",
+        corpus=f"{TASKS}:PaperReverse",
+        minutes=600,
+        expect=PUBLISHED,
+        contradict=REFUTED,
+    ),
+    _paper(
+        PAIRS,
+        10,
+        (2, 5),
+        name="retrieval",
+        question="Which memory keeps pairs, at the paper's sizes?",
+        corpus=f"{TASKS}:PaperRetrieval",
+        minutes=400,
+        expect=PUBLISHED,
+        contradict=REFUTED,
+    ),
+    _paper(
+        STEPS,
+        180,
+        (6,),
+        name="quadratic",
+        question="Which memory carries the steps of a solution, at the paper's sizes?",
+        corpus=f"{TASKS}:PaperQuadratic",
+        minutes=300,
+        expect=PUBLISHED,
+        contradict=REFUTED,
     ),
 )
