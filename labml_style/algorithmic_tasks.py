@@ -129,16 +129,16 @@
 # %% [markdown]
 # ## The idea: a question, an answer, and segments between
 #
-# A sample is a row of tokens: the question, a **sign**, and the answer. The model
-# predicts each token of the answer from all tokens before it. Everything else in the
-# row is not scored. Bulatov and others (2022, section 4.1) take a text $x$ of $L$
+# A sample is a question, a **sign**, and the answer, in tokens. The model predicts each
+# token of the answer from all tokens before it. Everything else in the sample is not
+# scored. Bulatov and others (2022, section 4.1) take a text $x$ of $L$
 # symbols and ask for
 #
 # $$ x \circ \langle\text{sign}\rangle \circ x \circ x \quad\text{(copy)}, \qquad
 # x \circ \langle\text{sign}\rangle \circ x_{L} \dots x_{1} \quad\text{(reverse)}
 # \tag{1} $$
 #
-# The row is cut into segments, and **memory** is all that goes from one to the next.
+# The sample is cut into segments, and **memory** is all that goes from one to the next.
 # The loss is taken over the answer, and its gradient goes back through all segments:
 # that is how writing is learned ([Recurrent
 # memory](recurrent_memory.ipynb#how-far-back-must-a-loss-reach)).
@@ -236,7 +236,8 @@
 # ## The tasks
 #
 # The package has the same in three layers: a **task** draws samples, `split_of` says
-# which part of all samples one belongs to, and a **stream** cuts rows into segments.
+# which part of all samples one belongs to, and a **stream** cuts samples into
+# segments.
 # Tokens have the numbers of the files that the authors of RMT publish, so that samples
 # can be [exchanged with their code](support/task_files.ipynb).
 
@@ -253,9 +254,9 @@ SPLITS = ("train", "valid", "test")
 
 
 class AlgorithmicTask:
-    """Questions with one right answer each, as rows of tokens.
+    """Questions with one right answer each, as samples of tokens.
 
-    A row is the question, then a line of what follows it: a sign, and the answer. A
+    A sample is the question, and what follows it: a sign, and the answer. A
     subclass sets the attributes and writes `draw`.
 
     Attributes:
@@ -265,7 +266,7 @@ class AlgorithmicTask:
         answer_length: tokens behind it, with the sign.
         choices: different tokens that an answer may have at one place; a guess is right
             once in so many.
-        counted: last tokens of a row that make the answer.
+        counted: last tokens of a sample that make the answer.
     """
 
     name: str
@@ -368,8 +369,8 @@ class Reverse(Copy):
 # asked for. Who kept the digits, and not whose they are, is right once in `pairs`.
 #
 # With more than one question per sample each of them is taught. That is a
-# [curriculum](#which-memory-keeps-pairs) in a row: the first question stands near the
-# pairs, the last one far away.
+# [curriculum](#which-memory-keeps-pairs) in one sample: the first question stands near
+# the pairs, the last one far away.
 
 
 # %%
@@ -458,7 +459,7 @@ class AssociativeRetrieval(AlgorithmicTask):
 #     wanted = task.targets(question, follows)[0]
 #     taught = "".join(task.characters[t] if t >= 0 else "·" for t in wanted.tolist())
 #     width = 30 if len(row) > 99 else len(row)
-#     print(f"--- {task.name}: the row, and below it what is taught")
+#     print(f"--- {task.name}: the tokens, and below them what is taught")
 #     lines = task.text(row[:-1]), taught.rjust(len(row) - 1, "·")
 #     for start in range(0, len(row) - 1, width):
 #         print(*(line[start : start + width] for line in lines), sep="\n")
@@ -494,15 +495,15 @@ def split_of(questions: Tensor) -> Tensor:
 
 # %%
 class TaskStream(SampleStream):
-    """A task as a stream: rows cut into segments, memory reset where one begins.
+    """A task as a stream: samples cut into segments, memory reset where one begins.
 
     Args:
         task: whose samples are drawn.
-        segments: of a row; divides its tokens.
+        segments: of a sample; divides its tokens.
         batch: samples side by side.
         samples: batches of samples in an epoch.
         split: `"train"`, `"valid"` or `"test"`; None takes all that the task draws.
-        taught: tokens at the end of a row that are scored; None scores all that the
+        taught: tokens at the end of a sample that are scored; None scores all that the
             task scores.
         seed: of the samples.
 
@@ -529,7 +530,7 @@ class TaskStream(SampleStream):
         if row % integer("segments", segments, 1):
             raise ValueError(
                 f"segments is {segments}; expected a divisor of the {row} tokens of a "
-                "row"
+                "sample"
             )
         self.task, self.split, self.taught = task, split, taught
         self.vocabulary, self.symbols = len(task.characters), task.choices
@@ -579,7 +580,7 @@ class TaskStream(SampleStream):
 # assert shared == 0 and min(map(len, held.values())) > 100
 
 # %% [markdown]
-# **A row is what the idea makes.** The same text gives the same tokens and the same
+# **A sample is what the idea makes.** The same text gives the same tokens and the same
 # answers, in one segment or in six.
 
 # %% tags=["active-ipynb", "proof"]
@@ -597,7 +598,7 @@ class TaskStream(SampleStream):
 #
 # Between two segments a memory is a few vectors. The table asks the models of the
 # records below what these vectors are, with random weights: how many there are, how
-# many tokens of the row each one depends on, and whether the loss of a later segment
+# many tokens of the sample each one depends on, and whether the loss of a later segment
 # teaches what made them. All have the same bytes.
 
 # %% tags=["active-ipynb"]
@@ -609,7 +610,7 @@ class TaskStream(SampleStream):
 # A cache keeps states as they are. The first layer's know one token each, and no state
 # knows more than its layers reach, here 10 of 24 tokens. Nothing needs to teach such a
 # memory, and nothing can. Squeezed states reach a little further. Written slots and
-# memory tokens know the whole row, and what they keep of it must be learned. So a
+# memory tokens know the whole sample, and what they keep of it must be learned. So a
 # cache fails by its **reach**, and a written memory by its **training**.
 #
 # ## Measured
@@ -636,9 +637,9 @@ class TaskStream(SampleStream):
 # %% [markdown]
 # ### Which memory keeps pairs?
 #
-# The paper asks once per sample. Then a small model learns which digits stood there and
-# not whose they were. Asked at four places in a row, from near to far, it learns both:
-# that is the curriculum here. Measured is the last answer alone.
+# The paper asks once per sample. Here four questions stand in a sample, from near to
+# far, and all are taught: that is the curriculum. Measured is the last answer alone.
+# One arm is taught the last answer alone, as in the paper.
 
 # %% tags=["active-ipynb"]
 # report("retrieval@cpu")
@@ -677,7 +678,7 @@ class TaskStream(SampleStream):
 # %% [markdown]
 # ## Where this departs from the paper
 #
-# > **Deviation.** The paper's rows have 72, 48 and 10 tokens; here 24, 24 and 12. It
+# > **Deviation.** The paper's samples have 72, 48 and 10 tokens; here 24, 24 and 12. It
 # > copies a text twice, and here once. In retrieval it asks once, for one of 4 pairs,
 # > with the sign behind the letter; here the sign stands before it. The paper's
 # > Transformer-XL has as many slots in each layer as RMT has tokens; here both have the
@@ -691,7 +692,7 @@ class TaskStream(SampleStream):
 #
 # > **Pitfall.** Questions and answers that are sorted apart. The notebook that makes
 # > the paper's files removes doubles by `np.unique(Xs, axis=0)` and `np.unique(ys,
-# > axis=0)`, each by itself, where it draws too many rows or is interrupted. Rows of
+# > axis=0)`, each by itself, where it draws too many samples or is interrupted. Rows of
 # > `ys` then belong to other rows of `Xs`, except in copying. Check: answer each
 # > question by its rule before you store it.
 

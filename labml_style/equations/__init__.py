@@ -1,6 +1,6 @@
 """Quadratic equations with worked steps, as a task of the chapter on memories.
 
-A row has six fields: the equation, the same over its first coefficient, the
+A sample has six fields: the equation, the same over its first coefficient, the
 discriminant, a line for each root, and the answer.
 
     from labml_style.algorithmic_tasks import TaskStream

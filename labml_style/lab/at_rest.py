@@ -1,6 +1,6 @@
 """What a memory is between two segments, found out from the models themselves.
 
-A model is run over rows that differ in one token each. A slot knows a token if it
+A model is run over samples that differ in one token each. A slot knows a token if it
 changes with it. Whether a later segment teaches what was written is asked of the
 gradient.
 
@@ -144,7 +144,7 @@ def at_rest(title: str, segments: int) -> Table:
         ["memory", "bytes", "slots", "a slot is", "made by", "knows", "taught by"],
         rows,
         f"Memories of {title} after {segments} segments, with random weights. Bytes: "
-        "of one lane. Slots: over all layers. Knows: tokens of the row that a slot "
+        "of one lane. Slots: over all layers. Knows: tokens of the sample that a slot "
         "changes with, from the slot that knows fewest to the one that knows most. "
         "Taught by: what gives a gradient to what makes the slot.",
     )

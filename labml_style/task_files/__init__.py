@@ -3,7 +3,7 @@
 The authors of RMT keep a split of a task in two NumPy arrays, `NAME_SPLIT_X.npy` and
 `NAME_SPLIT_y.npy`, int64, with a row for each sample; SPLIT is `train`, `val` or
 `test`. For copy, reverse and retrieval X holds questions, and y what follows them, the
-sign first. For quadratic equations X holds whole rows and y the same, moved by one.
+sign first. For quadratic equations X holds whole samples and y the same, moved by one.
 
     from labml_style.algorithmic_tasks import Reverse, TaskStream
     from labml_style.task_files import StoredTask, write_samples

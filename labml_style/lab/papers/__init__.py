@@ -95,7 +95,7 @@ def beside() -> None:
                 panel.set_ylim(0, 106)
                 panel.set_title(f"{task}: {who}", fontsize=10)
         for panel in axes[-1]:
-            panel.set_xlabel("segments of a row")
+            panel.set_xlabel("segments of a sample")
         axes[1, 0].set_ylabel("right answers, %")
         handles, names = axes[0, 0].get_legend_handles_labels()
         place: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -103,9 +103,9 @@ def beside() -> None:
         figure.legend(handles, names, ncols=2, frameon=False, fontsize=9, **place)
     show(
         figure,
-        alt=f"Right answers in per cent, by segments of a row: {'; '.join(said)}.",
+        alt=f"Right answers in per cent, by segments of a sample: {'; '.join(said)}.",
         caption="Left: runs of Bulatov and others (2022), from the tables in their "
         "repository, with as many slots in each layer, or tokens, as a segment has. "
-        "Right: records, at equal state, with smaller models and shorter rows. A dot "
-        "is a run, a line joins the means.",
+        "Right: records, at equal state, with smaller models and shorter samples. A "
+        "dot is a run, a line joins the means.",
     )
