@@ -860,13 +860,13 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # ## Where this departs from the paper
 #
-# > **Deviation.** The official code, `booydar/LM-RMT`, changes Transformer-XL's.
-# > Distances inside a memory block go below 0 here, and have waves of their own; there
-# > the shift leaves zeros or what the next row holds. The cache beside the tokens holds
-# > text alone, and memory tokens do not see it. There it holds the states of memory
-# > tokens too, and they see it in most algorithmic tasks. Each learned token has its
-# > own start, and memory tokens get no dropout where they enter and leave. There all
-# > start as one, and get it.
+# > **Deviation.** The official code is that of the authors, `booydar/LM-RMT`, made from
+# > Transformer-XL's. Distances inside a memory block go below 0 here, and have waves of
+# > their own; there the shift leaves zeros or what the next row holds. The cache beside
+# > the tokens holds text alone, and memory tokens do not see it. There it holds states
+# > of memory tokens too, and they see it in most algorithmic tasks. Each learned token
+# > has its own start, and memory tokens get no dropout where they enter and leave.
+# > There all start as one, and get it.
 # >
 # > A window of the loop begins where the last one ended. The paper unrolls 0 to 4
 # > segments before each segment, so it runs a segment up to 5 times. The auxiliary loss

@@ -79,7 +79,7 @@ def test_state_and_decoding_are_bytes_of_a_lane(shown: results.Table) -> None:
 
 
 def test_a_layer_without_memory_has_keys_of_its_segment_alone() -> None:
-    sizes = dict(vocabulary=5, d_model=8, layers=2, heads=2, d_ff=8)
+    sizes: Any = dict(vocabulary=5, d_model=8, layers=2, heads=2, d_ff=8)
     config = TransformerXLConfig(
         **sizes, segment_length=4, memory_length=8, memory_layers=(2,), kv_heads=1
     )
