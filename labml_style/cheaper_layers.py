@@ -629,7 +629,8 @@ class TiedHead(nn.Module):
 #         y = [share[lanes, heads] for heads in held]
 #         right.plot(names, y, look, markersize=4)
 #         name = "1 lane" if lanes == 1 else "16 lanes"
-#         right.text(3.15, y[-1], name, color=look[:2], va="center", fontsize=9)
+#         place = dict(va="bottom" if lanes == 1 else "top", fontsize=9)
+#         right.text(3.15, y[-1], name, color=look[:2], **place)
 #     right.set(xlabel="kv_heads", ylabel="time of a step", ylim=(0, 1.25))
 #     right.set(xlim=(-0.2, 5.2), xticks=range(4))
 # show(
