@@ -469,7 +469,8 @@ class Training:
         # Several processes add up their gradients here. A parameter may have none in
         # one of them, as the learned start of a memory, where no lane was emptied.
         weights = list(self.model.parameters())
-        given = torch.tensor([int(p.grad is not None) for p in weights])
+        held = [int(p.grad is not None) for p in weights]
+        given = torch.tensor(held, device=self.device)
         for weight, count in zip(weights, self.total(given).tolist(), strict=True):
             if count:
                 own = torch.zeros_like(weight) if weight.grad is None else weight.grad

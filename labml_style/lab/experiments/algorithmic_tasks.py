@@ -401,6 +401,8 @@ PRESETS: tuple[Preset, ...] = (
         corpus=f"{TASKS}:SmallCopy",
         minutes=30,
         judge=judge_copy,
+        committed="Committed on 30 November 2026 at 11:09, when no arm had been "
+        "trained. The runs began at 12:00 beside other work.",
         expect=COPIED,
         contradict="RMT below 90 % at any number of segments in the mean, or a "
         "Transformer-XL at 6 segments with as much as RMT in the mean.",
@@ -415,6 +417,8 @@ PRESETS: tuple[Preset, ...] = (
         corpus=f"{TASKS}:SmallReverse",
         minutes=30,
         judge=judge_reverse,
+        committed="Committed on 30 November 2026 at 11:09, when seed 9 had been seen "
+        "at 6 segments. The runs began at 11:09, beside other work, and took an hour.",
         expect=TURNED,
         contradict="RMT below a Transformer-XL at 6 segments in the mean.",
     ),
@@ -428,6 +432,8 @@ PRESETS: tuple[Preset, ...] = (
         corpus=f"{TASKS}:SmallRetrieval",
         minutes=45,
         judge=judge_retrieval,
+        committed="Committed on 30 November 2026 at 11:09, when three arms had been "
+        "seen as it says. The runs began at 11:09, beside other work.",
         expect=FOUND,
         contradict="A Transformer-XL at 6 segments with as much as RMT in the mean, or "
         "RMT that is asked once with as much as RMT.",
@@ -441,6 +447,9 @@ PRESETS: tuple[Preset, ...] = (
         seeds=(0, 1, 2),
         minutes=30,
         judge=judge_quadratic,
+        committed="Committed on 30 November 2026 at 11:14, when seed 9 had been seen "
+        "for 240 updates. The runs began at 11:29, beside other work, and took 46 "
+        "minutes.",
         expect=SOLVED,
         contradict="RMT with as many answers as a Transformer-XL with as many slots in "
         "each layer, in the mean, or that one no better than no memory.",
