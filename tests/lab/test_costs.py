@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,7 +15,9 @@ from labml_style.recurrent_memory import (
 )
 from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
-SIZES = dict(vocabulary=256, d_model=8, layers=2, heads=2, d_ff=8, segment_length=4)
+SIZES: dict[str, Any] = dict(
+    vocabulary=256, d_model=8, layers=2, heads=2, d_ff=8, segment_length=4
+)
 
 
 @pytest.mark.parametrize("name", ["segment_by_segment", "through_the_window"])
@@ -22,7 +26,7 @@ def test_costs_are_those_of_a_full_memory(
 ) -> None:
     monkeypatch.setattr(costs, "TURNS", {"update": 1, "token": 1})
     if name == "segment_by_segment":
-        model = TransformerXL(TransformerXLConfig(**SIZES, memory_length=8))
+        model: Any = TransformerXL(TransformerXLConfig(**SIZES, memory_length=8))
         slots = 8
     else:
         config = RecurrentMemoryTransformerConfig(**SIZES, memory_tokens=3)
@@ -36,13 +40,13 @@ def test_costs_are_those_of_a_full_memory(
         assert 0 < one["least"] <= one["ratio"] <= one["most"] and one["ms"] >= 0
 
     # Keys and values of slots and segment in two layers, and the memory itself.
-    tokens, memory = stream.at(0).tokens[:1], None
+    tokens = stream.at(0).tokens[:1]
+    memory: Any = None
     with torch.no_grad():
         for _ in range(4):
             memory = model.eval()(tokens, memory).memory
     state = step(model, tokens, start(model, memory))[1]
-    pairs = sum(x.nbytes for pair in state.past.pairs for x in pair)
-    assert memory is not None
+    pairs = sum(x.nbytes for pair in state.past.pairs if pair for x in pair)
     assert found["decoding"] == pairs + memory.nbytes
     assert pairs == 4 * 2 * 2 * (slots + 4) * 8
 
