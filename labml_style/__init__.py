@@ -32,6 +32,13 @@ _NAMES = {
         "RecurrentMemoryTransformer",
         "RecurrentMemoryTransformerConfig",
     ),
+    "algorithmic_tasks": (
+        "AssociativeRetrieval",
+        "Copy",
+        "Reverse",
+        "TaskStream",
+    ),
+    "equations": ("QuadraticEquations",),
     "hugging_face": ("RecurrentMemoryWrapper",),
     "documents": ("RecurrentMemoryClassifier", "RecurrentMemoryClassifierConfig"),
 }

@@ -656,7 +656,10 @@ class CompressiveTransformer(TransformerXL):
 # **When to use it.** On text take exact slots, as far as [we could
 # measure](#what-do-compressed-slots-buy-at-equal-cost). Where answers lie farther back
 # than exact slots fit, take compressed ones. Begin with max or mean pooling: they
-# learned the recall task without any loss of their own.
+# learned the recall task without any loss of their own. Two other ways to save: memory
+# in [some layers alone](fewer_slots.ipynb#what-does-it-cost-and-when-to-use-it), and,
+# in decoding, heads that [share
+# keys](cheaper_layers.ipynb#what-does-it-cost-and-when-to-use-it).
 
 # %% tags=["active-ipynb"]
 # from timeit import repeat

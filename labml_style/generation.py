@@ -653,7 +653,9 @@ if __name__ == "__main__" and __spec__ is not None:
 # %% [markdown]
 # **Recommendation.** Decode with `generate` or `stream`. A full cache is faster for a
 # short text. Past a few hundred tokens the memory is smaller, and past some thousand it
-# is faster, here.
+# is faster, here. What decoding holds beside the memory shrinks with `kv_heads`, where
+# heads [share keys and
+# values](cheaper_layers.ipynb#what-does-it-cost-and-when-to-use-it).
 
 # %% [markdown]
 # ## Proofs

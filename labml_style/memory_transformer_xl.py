@@ -1078,6 +1078,9 @@ class PersistentAttention(RelativeAttention):
 # - Only later segments teach the writer: the truncation of training must be above 1.
 # - Persistent pairs are a memory of the training text, not of this one.
 #
+# What each part of part III costs and gives on text: [one
+# table](cheaper_layers.ipynb#part-iii-in-one-table).
+#
 # ## Exercises
 #
 # An untouched stub prints "not solved yet"; a wrong answer fails its check.

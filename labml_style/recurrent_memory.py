@@ -26,7 +26,7 @@
 # from labml_style.figures.palette import MUTED
 #
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.0))
 #     for step in range(3):
 #         tokens = [Slot("segment", 1, str(4 * step + i)) for i in range(4)]
 #         read = [Slot("memory", 1, f"{step}") for _ in range(2)]
@@ -88,10 +88,9 @@
 # >     print(update.number, update.bits)
 # > ```
 # >
-# > `truncation` is the number of segments that one backward pass goes through; it must
-# > [span writing and use](#how-far-back-must-a-loss-reach). In a loop of your own call
-# > `logits, memory, _ = model(tokens, memory)`, and after so many segments `memory =
-# > memory.detach()`. The memory takes `memory_tokens * d_model` numbers for each
+# > `truncation`, the segments that one backward pass goes through, must [span writing
+# > and use](#how-far-back-must-a-loss-reach). (In a loop of your own `memory.detach()`
+# > ends a window.) The memory takes `memory_tokens * d_model` numbers for each
 # > [lane](../docs/glossary.md#lane), a row of the batch; here 16 kB.
 
 # %% [markdown]
@@ -187,7 +186,7 @@
 # %% tags=["active-ipynb", "figure"]
 # names = ["read", "text", "write"]
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.8))
 #     for i, j in who_sees_whom(3, 6).nonzero().tolist():
 #         colour = "C0" if 3 <= i < 9 else "C1"
 #         box = plt.Rectangle((j + 0.05, i + 0.05), 0.9, 0.9, facecolor=colour)
@@ -210,8 +209,8 @@
 # )
 
 # %% [markdown]
-# **Text and write tokens see what was drawn.** Give the naive model random weights,
-# move one of its inputs at a time, and see which of its outputs move.
+# **Text and write tokens see what was drawn.** Move one input of the naive model at a
+# time, and see which outputs move.
 
 # %% tags=["active-ipynb", "proof"]
 # torch.manual_seed(0)
@@ -603,12 +602,12 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # ## What does it cost, and when to use it?
 #
-# **Memory tokens cost the same at any depth; slots cost it in each layer.** The time is
-# that of one evaluated segment of 128 tokens, against no memory.
+# **Memory tokens cost the same at any depth; slots cost it in each layer.** The time:
+# one evaluated segment of 128 tokens, against no memory.
 #
 # **Recommendation.** Take memory tokens where little has to be kept, or where the state
 # must be small; a cache where recent text matters word by word. Training has a price:
-# windows of several segments, whose activations are held until the window ends.
+# the activations of a whole window are held until it ends.
 
 # %% tags=["active-ipynb", "proof"]
 # from dataclasses import replace
@@ -683,6 +682,9 @@ class RecurrentMemoryTransformer(TransformerXL):
 # windows of three, one seed of three has learned the symbols that are two segments
 # away. Three seeds cannot rank the two arms in the middle. With the authors' 0 unrolled
 # segments for copying, their code detaches nothing inside a sample.
+#
+# A [Memory Transformer-XL](memory_transformer_xl.ipynb#who-teaches-the-writer) learns
+# to write in the same way ([record](../docs/results.md#written-factscpu)).
 
 # %% tags=["active-ipynb"]
 # report("copy-depth@cpu")
@@ -783,7 +785,7 @@ class RecurrentMemoryTransformer(TransformerXL):
 # parts = {"write tokens, segment 1": 0, "write tokens, segment 2": 2}
 # parts |= {"text, segment 3": 5, "text, segment 4": 7}
 # with use_style():
-#     figure, panels = plt.subplots(2, 2, figsize=(5.2, 2.9))
+#     figure, panels = plt.subplots(2, 2, figsize=(5.2, 2.25))
 #     for axes, (name, at) in zip(panels.flat, parts.items(), strict=True):
 #         for (i, j), share in np.ndenumerate(looks[at].detach().numpy()):
 #             where = dict(xy=(j - 0.5, i - 0.5), width=1, height=1)
@@ -842,15 +844,13 @@ class RecurrentMemoryTransformer(TransformerXL):
 # `generate`, `save` and `load` take it as any model of this site.
 
 # %% [markdown]
-# **Long documents.** [`RecurrentMemoryClassifier`](support/documents.ipynb) uses the
-# encoder layout, and computes its answer from the memory. There is a loader for the
-# paper's task, Hyperpartisan news. The record is of a smaller task: in one of four
-# segments of noise stands a passage of 40 bytes. Is it by Shakespeare, or from Python's
-# help? *Learned* tokens see the last segment alone. 70 % or more were expected of
-# recurrent tokens, and less than 55 % of learned ones
-# ([record](../docs/results.md#documentscpu)). Detached memory loses only 3 to 6 points,
-# unlike in the decoder: the answer comes from the tokens that are written, so the last
-# loss teaches writing.
+# **Long documents.** [`RecurrentMemoryClassifier`](support/documents.ipynb) answers
+# from the memory of the encoder layout. Hyperpartisan news, the paper's task, has a
+# loader. In the record one of four segments of noise holds 40 bytes of Shakespeare or
+# of Python's help: which? *Learned* tokens see the last segment alone. Expected were 70
+# % of recurrent tokens, less than 55 of learned ones
+# ([record](../docs/results.md#documentscpu)). Detached memory loses 3 to 6 points: the
+# answer comes from the written tokens, so the last loss teaches writing.
 
 # %% tags=["active-ipynb"]
 # from labml_style.lab.results import verdict
@@ -860,23 +860,20 @@ class RecurrentMemoryTransformer(TransformerXL):
 # %% [markdown]
 # ## Where this departs from the paper
 #
-# > **Deviation.** The official code is that of the authors, `booydar/LM-RMT`, a change
-# > of Transformer-XL's. Distances inside a memory block go below 0 here, and have waves
-# > of their own; there the shift leaves zeros or what the next row holds.
-# >
-# > The cache beside the tokens holds text alone, and memory tokens do not see it. There
-# > it holds the states of memory tokens too, and they see it in most algorithmic tasks.
-# >
-# > Each learned token has its own start, and memory tokens get no dropout where they
-# > enter and leave. There all start as one vector, and get it.
+# > **Deviation.** The official code is that of the authors, `booydar/LM-RMT`, made from
+# > Transformer-XL's. Distances inside a memory block go below 0 here, and have waves of
+# > their own; there the shift leaves zeros or what the next row holds. The cache beside
+# > the tokens holds text alone, and memory tokens do not see it. There it holds states
+# > of memory tokens too, and they see it in most algorithmic tasks. Each learned token
+# > has its own start, and memory tokens get no dropout where they enter and leave.
+# > There all start as one, and get it.
 # >
 # > A window of the loop begins where the last one ended. The paper unrolls 0 to 4
-# > segments before each segment, so it runs a segment up to 5 times.
-# >
-# > The auxiliary loss of the combination with Transformer-XL has a weight in the paper,
-# > 0.01, and no definition in the released code. Here the mean of the written tokens
-# > guesses, through the model's head, the tokens of the segment. Later codes of the
-# > authors reconstruct the segment or its label from the memory.
+# > segments before each segment, so it runs a segment up to 5 times. The auxiliary loss
+# > of the combination with Transformer-XL has a weight in the paper, 0.01, and no
+# > definition in the released code. Here the mean of the written tokens guesses,
+# > through the model's head, the tokens of the segment. Later codes of the authors
+# > reconstruct the segment or its label from the memory.
 #
 # ## Pitfalls
 
@@ -912,6 +909,14 @@ class RecurrentMemoryTransformer(TransformerXL):
 # > any `k2` the gradient goes all the way. In `LM-RMT` a line `mem_tokens.values = ...`
 # > sets an attribute and no value, so that unrolling starts from the newest memory.
 # > Check: count the segments that get a gradient, as [above](#who-teaches-the-writing).
+#
+# ## In short
+#
+# - Memory tokens stand in front of a segment to be read, and behind it to be written.
+# - Their state does not grow with depth; a cache has slots in each layer.
+# - Only later segments teach the writing: a window must span writing and use.
+# - They carry facts and copies farther than a cache of the same state.
+# - On text they did not pay, in 400 updates.
 #
 # ## Exercises
 #

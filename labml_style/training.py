@@ -155,7 +155,9 @@
 # $m_{s+1}, m_{s+2}, \dots$ depend on $\theta$ and carry gradient. $m_s$ is data: it was
 # made with earlier weights, and nothing corrects that ([Williams and
 # Peng](../docs/references.md#williams1990efficient)). A model that stops its own
-# gradient needs no more than $k = 1$.
+# gradient needs no more than $k = 1$; a memory that is
+# [written](memory_transformer_xl.ipynb#who-teaches-the-writer) needs more, as only
+# later segments teach the writing.
 #
 # In evaluation no weight changes, so the memory is carried through the whole text. What
 # a target costs is averaged by its **position** in the segment, because a memory helps
@@ -464,10 +466,14 @@ class Training:
             loss.backward()
             self.memory = self.memory.detach()
 
-        # Several processes add up their gradients here.
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = self.total(parameter.grad)
+        # Several processes add up their gradients here. A parameter may have none in
+        # one of them, as the learned start of a memory, where no lane was emptied.
+        weights = list(self.model.parameters())
+        given = torch.tensor([int(p.grad is not None) for p in weights])
+        for weight, count in zip(weights, self.total(given).tolist(), strict=True):
+            if count:
+                own = torch.zeros_like(weight) if weight.grad is None else weight.grad
+                weight.grad = self.total(own)
         norms = loop.clip_gradients(self.model, config)
         bits = self.total(cost).item() / math.log(2)
         if not math.isfinite(bits + sum(norms.values())):

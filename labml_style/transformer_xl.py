@@ -371,7 +371,8 @@ class PreNorm(nn.Module):
 # What a layer [stores](support/memory.ipynb#LayerInputs) is a part too. A config names
 # sizes and parts. A part is a class, an import string, or
 # `part("my_package:MyResidual", scale=0.5)` with `part` from `labml_style`, so that a
-# file or a record can say what ran.
+# file or a record can say what ran. Other feed-forward parts, embeddings and heads, and
+# layers that share their weights, come in [cheaper layers](cheaper_layers.ipynb).
 
 
 # %%
@@ -728,7 +729,10 @@ def initialise(module: nn.Module, std: float) -> None:
 # scripts for enwik8 (512 and 512) and WikiText-103 (150 and 150) train so. Where the
 # text is long, take more memory rather than a longer segment: at equal cost it was
 # better in our measurement. Where the state must be small, go on to [compressed
-# memory](compressive_transformer.ipynb).
+# memory](compressive_transformer.ipynb), or give memory to [some layers
+# alone](fewer_slots.ipynb#what-does-it-cost-and-when-to-use-it). Heads that [share keys
+# and values](cheaper_layers.ipynb#what-does-it-cost-and-when-to-use-it) make the state
+# of decoding smaller, not the memory.
 #
 # ## Does it learn to use the memory?
 #

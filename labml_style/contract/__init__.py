@@ -21,6 +21,7 @@ from labml_style.contract.checks import (
     number,
     positive,
     sharing,
+    within,
 )
 from labml_style.contract.files import load, save
 from labml_style.contract.masks import Mask, causal_mask, full_mask
@@ -74,4 +75,5 @@ __all__ = [
     "save",
     "sharing",
     "integer",
+    "within",
 ]

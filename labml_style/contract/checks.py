@@ -25,6 +25,7 @@ __all__ = [
     "number",
     "positive",
     "sharing",
+    "within",
 ]
 
 
@@ -42,6 +43,18 @@ def integer(name: str, value: Any, least: int) -> int:
         raise ValueError(
             f"{name} is {value!r}; expected an integer of at least {least}"
         )
+    return number
+
+
+def within(name: str, value: Any, least: int, most: int) -> int:
+    """Return a whole number from `least` to `most` as `int`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    number = integer(name, value, least)
+    if number > most:
+        raise ValueError(f"{name} is {number}; expected {least} to {most}")
     return number
 
 

@@ -49,6 +49,9 @@ NAMES = (
 )
 """Records that the page rests on, in their form for a CPU."""
 
+LATER = ("copy-all",)
+"""Records that the table shows where they are there."""
+
 Records = Mapping[str, Record]
 
 
@@ -119,8 +122,13 @@ def records(folder: Path | None = None) -> dict[str, Record]:
     Raises:
         ValueError: one is not there.
     """
-    paths = {name: (folder or results.FOLDER) / f"{name}@cpu.json" for name in NAMES}
-    return {name: load(str(path)) for name, path in paths.items()}
+    where = folder or results.FOLDER
+    paths = {name: where / f"{name}@cpu.json" for name in (*NAMES, *LATER)}
+    return {
+        name: load(str(path))
+        for name, path in paths.items()
+        if name in NAMES or path.exists()
+    }
 
 
 def page(folder: Path | None = None) -> str:
@@ -684,11 +692,20 @@ def _on_tasks(found: Records) -> dict[str, str]:
         share = f"{_right(copy, f'{way}, {many} segments', many):.0%}"
         return f"[{share} of a copy over {many} segments](results.md#copycpu)"
 
+    equal: dict[str, str] = {}
+    if "copy-all" in found:  # every memory at the same bytes
+        record = found["copy-all"]
+        last = max(_segments(record))
+        for arm in ALL_COPY:
+            share = _right(record, f"{ALL_COPY[arm]}, {last} segments", last)
+            said = f"{share:.0%} of a copy over {last} segments, all at equal bytes"
+            equal[arm] = f"[{said}](results.md#copy-allcpu)"
+
     half, everywhere = (
         f"{_recalled(layers, arm, 16, 16):.0%}" for arm in ("top 4", "all")
     )
     slots = f"{_right(written, 'GRU, 3 back', 4):.0%}"
-    return {
+    own = {
         "no memory": copied("no memory"),
         "Transformer-XL": f"{back('xl')}, {copied('Transformer-XL, same state')}",
         "Compressive, max pooling": back("max"),
@@ -701,6 +718,24 @@ def _on_tasks(found: Records) -> dict[str, str]:
         "(results.md#written-factscpu)",
         "RMT": copied("RMT"),
     }
+    return {
+        arm: ", ".join(x[arm] for x in (own, equal) if arm in x)
+        for arm in {**own, **equal}
+    }
+
+
+ALL_COPY = {
+    arm: arm
+    for arm in (
+        "no memory",
+        "Transformer-XL",
+        "Compressive, max pooling",
+        "Compressive, convolution",
+        "Memory Transformer-XL",
+        "RMT",
+    )
+} | {"RMT and cache": "RMT with a cache"}
+"""Arms of the record of costs, and their names in that of copies."""
 
 
 def _memories(folder: Path | None) -> str:

@@ -156,7 +156,7 @@ class Table:
 
     Attributes:
         head: names of the columns.
-        rows: as many cells in each.
+        rows: as many cells in each; a single cell is a heading of the rows below.
         caption: what the columns are.
         names: how many of the first columns are names.
     """
@@ -168,6 +168,9 @@ class Table:
 
     def _repr_html_(self) -> str:
         def cells(row: Sequence[str]) -> str:
+            if len(row) == 1:
+                span = f'scope="colgroup" colspan="{len(self.head)}"'
+                return f"<th {span}>{escape(row[0])}</th>"
             names = row[: self.names]
             return "".join(
                 [f'<th scope="row">{escape(name)}</th>' for name in names]
@@ -186,18 +189,22 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         rules = ["---"] * self.names + ["---:"] * (len(self.head) - self.names)
-        lines = [f"| {' | '.join(row)} |" for row in (self.head, rules, *self.rows)]
+        rows = [row + [""] * (len(self.head) - len(row)) for row in self.rows]
+        lines = [f"| {' | '.join(row)} |" for row in (self.head, rules, *rows)]
         return "\n".join([*lines, "", self.caption])
 
     def __str__(self) -> str:
         widths = [
-            max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)
+            max(map(len, cells))
+            for cells in zip(
+                self.head, *(row for row in self.rows if len(row) > 1), strict=True
+            )
         ]
         lines = []
         for row in (self.head, *self.rows):
             cells = [
                 cell.ljust(width) if i < self.names else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                for i, (cell, width) in enumerate(zip(row, widths, strict=False))
             ]
             lines.append("  ".join(cells).rstrip())
         return "\n".join([*lines, "", self.caption])

@@ -851,3 +851,122 @@ def test_costs() -> None:
 def test_a_finding_has_no_semicolon() -> None:
     with pytest.raises(ValueError, match="'a; b'; expected none with a semicolon"):
         decide([Claim(True, "a; b")], against=False)
+
+
+# --- algorithmic tasks
+
+
+def shared(title: str, usual: dict[str, float], **changed: float) -> Verdict:
+    """Judge right answers by arm, or by memory for all numbers of segments."""
+    now = usual | {name.replace("_", " "): found for name, found in changed.items()}
+    preset, runs = find(title), []
+    for arm, seed in preset.runs():
+        way, _, rest = arm.rpartition(", ")
+        n = rest.split()[0] if rest.endswith("segments") else "6"
+        found = now.get(f"{way} {n}", now.get(way or arm, now.get(arm, 0.12)))
+        measures = {"test": {"answers": {n: found - 0.001 * seed}}}
+        runs.append({"arm": arm, "seed": seed, "measures": measures})
+    return judge(title, {"title": title, "runs": runs})
+
+
+CACHED = {
+    f"{name} {n}": {"2": 0.99, "4": 0.9, "6": 0.6}[n]
+    for name in (
+        "Transformer-XL",
+        "Compressive, max pooling",
+        "Compressive, convolution",
+        "Memory Transformer-XL",
+    )
+    for n in "246"
+}
+
+
+def test_copy_all() -> None:
+    usual = CACHED | {"RMT": 1.0, "RMT with a cache": 0.99}
+    found = shared("copy-all@cpu", usual)
+    assert found.verdict == "holds", found
+    assert "RMT has 99.8% to 100.0% right; at 2 segments" in found.text
+    assert shared("copy-all@cpu", usual, RMT=0.98).verdict == "does not hold"
+    for changes in (
+        {"Transformer-XL 2": 0.9},
+        {"Memory Transformer-XL 6": 1.0},
+        {"RMT with a cache": 0.9},
+        {"RMT detached": 0.3},
+        {"Memory Transformer": 0.3},
+    ):
+        found = shared("copy-all@cpu", usual, **changes)
+        assert found.verdict == "in part", changes
+        assert found.text.endswith("against it did not come.")
+    for changes in ({"RMT 4": 0.85}, {"Transformer-XL 6": 1.0}):
+        found = shared("copy-all@cpu", usual, **changes)
+        assert found.text.endswith("against it came."), changes
+
+
+def test_reverse() -> None:
+    usual = CACHED | {"RMT": 1.0, "RMT 6": 0.9, "RMT with a cache": 0.9}
+    found = shared("reverse@cpu", usual)
+    assert found.verdict == "holds", found
+    for changes in ({"RMT 6": 0.7}, {"Compressive, max pooling 6": 0.75}):
+        assert shared("reverse@cpu", usual, **changes).verdict == "does not hold"
+    for changes in (
+        {"Compressive, convolution 2": 0.9},
+        {"Memory Transformer-XL 6": 0.4},
+        {"no memory 4": 0.3},
+    ):
+        assert shared("reverse@cpu", usual, **changes).verdict == "in part", changes
+    found = shared("reverse@cpu", usual, **{"RMT 6": 0.5})
+    assert found.text.endswith("against it came.")
+
+
+def test_retrieval() -> None:
+    usual = CACHED | {
+        "Memory Transformer-XL 6": 0.98,
+        "RMT": 0.9,
+        "RMT asked once": 0.5,
+    }
+    found = shared("retrieval@cpu", usual)
+    assert found.verdict == "holds", found
+    for changes in (
+        {"RMT": 0.8},
+        {"RMT asked once": 0.65},
+        {"Memory Transformer-XL 6": 0.9},
+    ):
+        assert shared("retrieval@cpu", usual, **changes).verdict == "does not hold"
+    for changes in (
+        {"Transformer-XL 2": 0.9},
+        {"Compressive, max pooling 6": 0.8},
+        {"RMT detached 6": 0.7},
+    ):
+        assert shared("retrieval@cpu", usual, **changes).verdict == "in part", changes
+    for changes in ({"Transformer-XL 6": 0.95}, {"RMT asked once": 0.95}):
+        found = shared("retrieval@cpu", usual, **changes)
+        assert found.text.endswith("against it came."), changes
+
+
+def test_quadratic() -> None:
+    usual = {"no memory": 0.2, "RMT": 0.4}
+    usual |= {"Transformer-XL, same state": 0.5, "Transformer-XL, same slots": 0.8}
+    found = shared("quadratic@cpu", usual)
+    assert found.verdict == "holds", found
+    assert shared("quadratic@cpu", usual, RMT=0.1).verdict == "does not hold"
+    for changes in (
+        {"no memory": 0.35},
+        {"Transformer-XL, same slots": 0.55},
+        {"Transformer-XL, same state": 0.9},
+    ):
+        assert shared("quadratic@cpu", usual, **changes).verdict == "in part", changes
+    for changes in ({"RMT": 0.9}, {"Transformer-XL, same slots": 0.15}):
+        found = shared("quadratic@cpu", usual, **changes)
+        assert found.text.endswith("against it came."), changes
+
+
+@pytest.mark.parametrize("name", ["reverse", "retrieval", "quadratic"])
+def test_the_paper_s_sizes(name: str) -> None:
+    title = f"{name}@gpu"
+    usual = {"RMT": 0.95, "Transformer-XL": 0.8, "no memory": 0.1}
+    assert shared(title, usual).verdict == "holds"
+    assert shared(title, usual, RMT=0.85).verdict == "does not hold"
+    for changes in ({"Transformer-XL": 0.99}, {"Memory Transformer": 0.4}):
+        assert shared(title, usual, **changes).verdict == "in part", changes
+    found = shared(title, usual, RMT=0.5)
+    assert found.text.endswith("against it came.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from labml_style.lab import choosing, claims, pages, records, results
+from labml_style.lab import choosing, claims, pages, presets, records, results
 from labml_style.lab.claims import CLAIMS, VERDICTS, Found, look
 from labml_style.lab.presets import Preset, every
 from labml_style.lab.results import FOLDER
@@ -310,7 +310,7 @@ def right(share: float, *arms: str) -> Callable[[str, str, Record], None]:
         ),
         ("memory tokens copy wh", right(0.5, "RMT, 6 segments"), "in part"),
         ("writing is learned", right(1.0, "0 segments back"), "not reproduced"),
-        ("memory tokens carry", right(0.9, "learned"), "not reproduced"),
+        ("memory tokens carry what", right(0.9, "learned"), "not reproduced"),
         ("memory tokens serve", right(0.99, "1 to 5 segments"), "reproduced"),
         ("a curriculum of", right(0.99, "5 from the start"), "in part"),
     ],
@@ -409,6 +409,53 @@ def test_every_number_of_the_text_is_filled_in() -> None:
 def test_without_a_record_there_is_no_page(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="recurrence@cpu.json is not there"):
         choosing.page(tmp_path)
+
+
+def test_copies_at_equal_bytes_are_shown_where_they_were_run() -> None:
+    found = dict(choosing.records())
+    found.pop("copy-all", None)
+    assert "copy-all" not in choosing._table(found)
+    preset = presets.find("copy-all@cpu")
+    runs = [
+        {"arm": arm, "measures": {"test": {"answers": {arm.split()[-2]: 0.75}}}}
+        for arm in preset.arms
+    ]
+    about = {"arms": dict.fromkeys(preset.arms)}
+    found["copy-all"] = {"preset": about, "runs": runs}
+    [row] = [
+        line
+        for line in choosing._table(found).split("\n")
+        if line.startswith("| RMT and cache")
+    ]
+    assert "[75% of a copy over 6 segments, all at equal bytes]" in row
+    assert "not measured" not in row
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("reverse@cpu", "memory tokens turn"),
+        ("retrieval@cpu", "memory tokens keep"),
+        ("quadratic@cpu", "memory tokens carry the steps"),
+    ],
+)
+def test_claims_on_tasks_are_judged_once_they_are_run(title: str, name: str) -> None:
+    preset = presets.find(title)
+    [claim] = [one for one in CLAIMS if one.name.startswith(name)]
+
+    def record(tokens: float, cache: float) -> Record:
+        runs = []
+        for arm, seed in preset.runs():
+            count = arm.split()[-2] if arm.endswith("segments") else "6"
+            share = tokens if arm.startswith("RMT") else cache
+            one = {"answers": {count: share}}
+            runs.append({"arm": arm, "seed": seed, "measures": {"test": one}})
+        return {"preset": {"arms": dict.fromkeys(preset.arms)}, "runs": runs}
+
+    assert claim.judge is not None
+    assert claim.judge(record(0.95, 0.5)).verdict == "reproduced"
+    assert claim.judge(record(0.5, 0.6)).verdict == "not reproduced"
+    assert "95%" in claim.judge(record(0.95, 0.5)).text
 
 
 def test_each_situation_has_a_memory_a_reason_a_cost_and_a_limit() -> None:

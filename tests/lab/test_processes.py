@@ -220,20 +220,30 @@ torch.save(weights, f"{folder}/{ranks}-{rank}.pt")
 """
 
 
-def test_a_compressive_model_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
-    # Nothing is compressed at first: the zero that stands for the loss must do.
+def spawn(script: str, folder: Path) -> tuple[Any, Any, Any]:
+    """Run a script alone and as two processes; return what each has saved."""
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", COMPRESSIVE, str(rank), str(ranks), str(tmp_path)],
+            [sys.executable, "-c", script, str(rank), str(ranks), str(folder)],
             cwd=Path(__file__).parents[2],
             stderr=subprocess.PIPE,
         )
         for rank, ranks in ((0, 1), (0, 2), (1, 2))
     ]
-    for run in runs:
-        _, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said.decode()
-    one, *two = (torch.load(tmp_path / f"{x}.pt") for x in ("1-0", "2-0", "2-1"))
+    try:
+        for run in runs:
+            _, said = run.communicate(timeout=120)
+            assert run.returncode == 0, said.decode()
+    finally:
+        for run in runs:
+            run.kill()
+    one, left, right = (torch.load(folder / f"{x}.pt") for x in ("1-0", "2-0", "2-1"))
+    return one, left, right
+
+
+def test_a_compressive_model_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    # Nothing is compressed at first: the zero that stands for the loss must do.
+    one, *two = spawn(COMPRESSIVE, tmp_path)
     for step, expected in enumerate(one):
         for found in two:
             gaps = [
@@ -241,3 +251,66 @@ def test_a_compressive_model_trains_in_two_processes_as_in_one(tmp_path: Path) -
             ]
             assert max(gaps) < 1e-12, f"step {step}"
     assert (one[-1][0] - one[0][0]).abs().max() > 1e-3, "something was learned"
+
+
+# A lane is emptied in the first process alone, and the start that it gets again has a
+# gradient there alone. With windows of one segment the writer has none anywhere.
+WRITTEN = """
+import sys
+import torch
+from labml_style.memory_transformer_xl import (
+    MemoryTransformerXL,
+    MemoryTransformerXLConfig,
+)
+from labml_style.streams import Batch, TextStream
+from labml_style.training import Training, TrainingConfig
+
+rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if ranks > 1:
+    meet = f"file://{folder}/meet"
+    torch.distributed.init_process_group(
+        "gloo", init_method=meet, rank=rank, world_size=ranks
+    )
+
+
+def total(x):
+    x = x.clone()
+    if ranks > 1:
+        torch.distributed.all_reduce(x)
+    return x
+
+
+class Share(TextStream):
+    def at(self, index):
+        tokens, targets, reset = super().at(index)
+        reset[0] |= index == 3
+        return Batch(*(part[rank::ranks] for part in (tokens, targets, reset)))
+
+
+found = {}
+for truncation in (1, 2):
+    torch.manual_seed(0)
+    sizes = dict(vocabulary=11, d_model=8, layers=2, heads=2, d_ff=12)
+    sizes |= dict(segment_length=4, memory_length=4, long_memory_length=3)
+    model = MemoryTransformerXL(MemoryTransformerXLConfig(**sizes))
+    begin = {name: p.detach().clone() for name, p in model.named_parameters()}
+    stream = Share(torch.randint(11, (257,)), 4, 4)
+    how = dict(truncation=truncation, precision="float64", weight_decay=0.0)
+    for _ in Training(model, stream, TrainingConfig(steps=6, **how), total):
+        pass
+    for name, p in model.named_parameters():
+        found[truncation, name] = begin[name], p.detach()
+torch.save(found, f"{folder}/{ranks}-{rank}.pt")
+"""
+
+
+def test_a_written_memory_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    one, *two = spawn(WRITTEN, tmp_path)
+    for key, (begin, expected) in one.items():
+        for found in two:
+            assert (found[key][1] - expected).abs().max() < 1e-12, key
+        truncation, name = key
+        untaught = name.startswith("writer.") and name != "writer.start"
+        same = begin.double().equal(expected)
+        assert same == (untaught and truncation == 1), key
