@@ -742,7 +742,10 @@ def _memories(folder: Path | None) -> str:
     parts = []
     for memory in MEMORIES:
         name = memory.arm[0].upper() + memory.arm[1:]
-        lines = [f"### {name}\n", f"{memory.what} [Chapter]({memory.chapter}).\n"]
+        about = f"{memory.what} [Chapter]({memory.chapter})"
+        if memory.papers:
+            about += f", [claims](claims.md#{memory.papers[0]})"
+        lines = [f"### {name}\n", f"{about}.\n"]
         kinds: dict[str, list[str]] = {}
         for claim in claims.CLAIMS:
             if claim.paper in memory.papers:

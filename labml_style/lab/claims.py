@@ -721,7 +721,7 @@ CLAIMS = (
         name="the gain is largest for rare words",
         where="Table 7",
         says="Over the Compressive Transformer the perplexity of a Transformer-XL is "
-        "20 % higher for words that training had fewer than 100 times, and 2.6 % "
+        "20% higher for words that training had fewer than 100 times, and 2.6% "
         "higher for those that it had more than 10,000 times.",
         records=("rare-words@cpu",),
         judge=_rare,
@@ -747,8 +747,8 @@ CLAIMS = (
         paper=GATE,
         name="a GRU gate never diverges",
         where="section 4",
-        says="On Memory Maze 16 % of 25 settings diverge with the norm moved and "
-        "without a gate, 12 % with an output gate, none with a GRU gate.",
+        says="On Memory Maze 16% of 25 settings diverge with the norm moved and "
+        "without a gate, 12% with an output gate, none with a GRU gate.",
         records=("gate-rates@cpu",),
         judge=_stable,
     ),
@@ -756,8 +756,8 @@ CLAIMS = (
         paper=GATE,
         name="a GRU gate pays",
         where="section 4",
-        says="On 30 levels of DMLab a GRU gate has 117.6 % of a human's score, the "
-        "layer without a gate 107.0 %.",
+        says="On 30 levels of DMLab a GRU gate has 117.6% of a human's score, the "
+        "layer without a gate 107.0%.",
         records=("gate-and-compression@cpu", "gate-and-depth@cpu"),
         judge=_gate,
     ),
@@ -816,7 +816,7 @@ CLAIMS = (
         paper="burtsev2020memory",
         name="tokens that are not handed on carry nothing over a border",
         where="Bulatov and others 2022, their own runs",
-        says="In copying over 3 to 9 segments a Memory Transformer is right in 10 %, "
+        says="In copying over 3 to 9 segments a Memory Transformer is right in 10%, "
         "which is a guess.",
         records=("copy@cpu",),
         judge=_blind,
@@ -825,8 +825,8 @@ CLAIMS = (
         paper=RMT,
         name="memory tokens copy where a cache no longer reaches",
         where="section 5, copying",
-        says="24 symbols over 3, 6 and 9 segments: memory tokens are right in 100 %, a "
-        "Transformer-XL at 9 segments in 19 to 45 %.",
+        says="24 symbols over 3, 6 and 9 segments: memory tokens are right in 100%, a "
+        "Transformer-XL at 9 segments in 19 to 45%.",
         records=("copy@cpu",),
         judge=_copied,
     ),
@@ -842,9 +842,9 @@ CLAIMS = (
         paper=RMT,
         name="memory tokens turn a text around where a cache no longer reaches",
         where="section 5, reverse",
-        says="24 symbols over 2 and 4 segments: memory tokens are right in 100 %. Over "
-        "6 segments four runs of six are, and two have 70 %; a Transformer-XL has 63 "
-        "to 70 %.",
+        says="24 symbols over 2 and 4 segments: memory tokens are right in 100%. Over "
+        "6 segments four runs of six are, and two have 70%; a Transformer-XL has 63 "
+        "to 70%.",
         records=("reverse@cpu",),
         judge=_turned,
     ),
@@ -852,8 +852,8 @@ CLAIMS = (
         paper=RMT,
         name="memory tokens keep pairs over segments",
         where="section 5, associative retrieval",
-        says="Four pairs over 2 to 5 segments: memory tokens find 92 to 100 %. A "
-        "Transformer-XL finds 67 to 97 % over 4 segments, and 97 to 100 % over 5.",
+        says="Four pairs over 2 to 5 segments: memory tokens find 92 to 100%. A "
+        "Transformer-XL finds 67 to 97% over 4 segments, and 97 to 100% over 5.",
         records=("retrieval@cpu",),
         judge=_kept,
     ),
@@ -861,8 +861,8 @@ CLAIMS = (
         paper=RMT,
         name="memory tokens carry the steps of an equation better than a cache",
         where="section 5, quadratic equations",
-        says="Over 6 segments memory tokens solve 99 %, a Transformer-XL of as many "
-        "slots 93 %.",
+        says="Over 6 segments memory tokens solve 99%, a Transformer-XL of as many "
+        "slots 93%.",
         records=("quadratic@cpu",),
         judge=_equations,
     ),
