@@ -158,6 +158,10 @@ def _bits(record: Record, arm: str, measure: str | None = None) -> list[float]:
     raise ValueError(f"{record['title']} has no arm {arm!r} with {measure!r}")
 
 
+def _arms(record: Record) -> list[str]:
+    return list(dict.fromkeys(run["arm"] for run in record["runs"]))
+
+
 def _over(record: Record, arm: str, other: str) -> float:
     """Return the bits of an arm less those of another, in the mean over seeds."""
     return mean(gaps(_bits(record, arm), _bits(record, other)))
@@ -246,6 +250,18 @@ def _written(record: Record) -> tuple[str, str, str]:
     return written, coarse, queue
 
 
+def _longer(record: Record, arm: str) -> list[float]:
+    """Return what memories longer than in training change, the longest last."""
+    about = record["preset"]["arms"][arm]
+    usual, lengths = about["config"]["memory_length"], about["measures"].values()
+    longer = sorted(m["memory_length"] for m in lengths if m["memory_length"] > usual)
+
+    def bits(length: int) -> float:
+        return mean(_bits(record, arm, f"memory {length}"))
+
+    return [bits(length) - bits(usual) for length in longer]
+
+
 def _half(found: Records) -> float:
     """Return the bits of slots in the top half over as many bytes in all layers."""
     return _over(found["memory-layers"], "top 4, twice the slots", "all")
@@ -273,18 +289,8 @@ def check(found: Records) -> None:
         "recurrent",
     )
     positions = found["positions"]
-    longest = "memory 256"
-    _best(
-        "a pretrained decoder",
-        positions,
-        {
-            arm: mean(_bits(positions, arm, longest))
-            - mean(_bits(positions, arm, "memory 32"))
-            for arm in ("relative", "absolute")
-        },
-        "relative",
-        least=True,
-    )
+    change = {arm: _longer(positions, arm)[-1] for arm in ("relative", "absolute")}
+    _best("a pretrained decoder", positions, change, "relative", least=True)
 
 
 def _best(
@@ -332,20 +338,16 @@ def _streaming(found: Records) -> None:
 def _facts_at_a_distance(found: Records) -> None:
     """Check which memory answers most at each distance."""
     recall, layers = found["recall"], found["memory-layers-recall"]
-    arms = list(dict.fromkeys(run["arm"] for run in layers["runs"]))
-    far = {arm: _recalled(layers, arm, 16, 48) for arm in arms}
+    far = {arm: _recalled(layers, arm, 16, 48) for arm in _arms(layers)}
     _best("facts within the slots of a layer", layers, far, "first")
     least, most = _reaches(recall)
-    arms = list(dict.fromkeys(run["arm"] for run in recall["runs"]))
-    far = {arm: _recalled(recall, arm, least, most) for arm in arms}
+    far = {arm: _recalled(recall, arm, least, most) for arm in _arms(recall)}
     _best("facts beyond the exact slots", recall, _rounded(far), "max")
     grown = found["curriculum"]
-    arms = list(dict.fromkeys(run["arm"] for run in grown["runs"]))
-    asked = {arm: _right(grown, arm, 5) for arm in arms}
+    asked = {arm: _right(grown, arm, 5) for arm in _arms(grown)}
     _best("facts over segments", grown, asked, "1 to 5 segments")
     written = found["written-facts"]
-    arms = list(dict.fromkeys(run["arm"] for run in written["runs"]))
-    asked = {arm: _right(written, arm, 10) for arm in arms}
+    asked = {arm: _right(written, arm, 10) for arm in _arms(written)}
     _best("facts beyond training", written, asked, "GRU, 3 back")
     text = {
         "memory tokens": min(_tokens(found["memory-tokens"]).values()),
@@ -457,11 +459,6 @@ def _text(found: Records) -> dict[str, str]:
     def slots(count: int) -> float:
         return mean(_bits(coarse, "xl", f"memory {count}"))
 
-    longer = [
-        mean(_bits(found["positions"], "absolute", f"memory {m}"))
-        - mean(_bits(found["positions"], "absolute", "memory 32"))
-        for m in (64, 128, 256)
-    ]
     return {
         "recurrence": span(saved),
         "text_compressed": span(over.values(), "+.3f"),
@@ -478,7 +475,7 @@ def _text(found: Records) -> dict[str, str]:
         "slots_change": f"{slots(most) - slots(enough):+.3f}",
         "state_enough": in_bytes(state_bytes(coarse, "xl", queue)),
         "state_most": in_bytes(state_bytes(coarse, "xl", f"memory {most}")),
-        "absolute": span(longer),
+        "absolute": span(_longer(found["positions"], "absolute")),
     }
 
 
