@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from labml_style.figures.palette import INK, MUTED, PAGE, ROLES
+from labml_style.figures.palette import INK, LIGHT_TO_DARK, MUTED, PAGE, ROLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
 STYLE = Path(__file__).with_name("house.mplstyle")
 """The matplotlib style file."""
 
-__all__ = ["STYLE", "Slot", "memory_strip", "show", "to_png", "to_svg", "use_style"]
+__all__ = [
+    "STYLE",
+    "Slot",
+    "memory_strip",
+    "show",
+    "to_png",
+    "to_svg",
+    "twins",
+    "use_style",
+]
 
 
 @contextmanager
@@ -49,6 +59,28 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+# The ground of a figure and of its axes is the first patch of their group.
+GROUND = re.compile(
+    r'(<g id="(?:figure|axes)_\d+">\s*<g id="patch_\d+">\s*<path [^>]*style=")'
+    r"fill: #ffffff"
+)
+
+
+def twins(svg: str) -> tuple[str, str]:
+    """Return a figure for light pages and for dark ones, on the ground of the page.
+
+    Args:
+        svg: a figure in the colours of light pages, as `to_svg` gives it.
+
+    Returns:
+        Both as SVG text, which differ in their colours alone.
+    """
+    clear = GROUND.sub(r"\1fill: none", svg)
+    colours = re.compile("|".join(LIGHT_TO_DARK), re.IGNORECASE)
+    dark = colours.sub(lambda found: LIGHT_TO_DARK[found[0].lower()], clear)
+    return clear, dark
 
 
 def to_png(figure: Figure) -> bytes:

@@ -113,9 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     placed(one)
     one = command("data", data, "Fetch a corpus, check it, and say where it is from.")
     one.add_argument("name", metavar="NAME", help="a corpus")
-    text = "Judge all records again, and write the page of results from them."
+    text = "Judge all records again, and write the pages that are made from them."
     one = command("results", results, text)
-    one.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    text = "folder of the pages (default: %(default)s)"
+    one.add_argument("--out", type=Path, default=Path("docs"), help=text)
     return parser
 
 
@@ -207,7 +208,7 @@ def _shelf(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
 
 def record(options: argparse.Namespace) -> int:
     """Write a record, and the weights that are kept with it."""
-    from labml_style.lab import presets, records, store
+    from labml_style.lab import pages, presets, records
 
     preset = presets.find(options.name, options.form)
     folder, kept = _shelf(options)
@@ -217,10 +218,8 @@ def record(options: argparse.Namespace) -> int:
         print(records.keep(preset, options.out, kept))
     if "verdict" in found:
         print(f"{found['verdict']['verdict']}: {found['verdict']['text']}")
-    page = Path("docs/results.md")
-    if page.exists() and not presets.is_own(options.name):
-        store.write_bytes(page, records.page().encode())
-        print(page)
+    if Path("docs/results.md").exists() and not presets.is_own(options.name):
+        print(pages.write(Path("docs"), pages.result_files())[0])
     return 0
 
 
@@ -252,12 +251,13 @@ def data(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    """Judge all records again, and write the page of results."""
-    from labml_style.lab import records, store
+    """Judge all records again, and write the pages that are made from them."""
+    from labml_style.lab import pages, records
 
     records.judge()
-    store.write_bytes(options.out, records.page().encode())
-    print(options.out)
+    for files in (pages.result_files, pages.guide_files):
+        for path in pages.write(options.out, files()):
+            print(path)
     return 0
 
 

@@ -28,6 +28,9 @@ def decide(claims: Sequence[Claim], against: bool) -> Verdict:
 
     It holds where all claims hold. It does not hold where the first one fails, or where
     that came which was set down as evidence against it. Otherwise it holds in part.
+
+    Raises:
+        ValueError: a finding has a semicolon.
     """
     if all(claim.held for claim in claims) and not against:
         verdict = "holds"
@@ -35,6 +38,12 @@ def decide(claims: Sequence[Claim], against: bool) -> Verdict:
         verdict = "does not hold"
     else:
         verdict = "in part"
+    for claim in claims:
+        if ";" in claim.finding:
+            raise ValueError(
+                f"finding is {claim.finding!r}; expected none with a semicolon, which "
+                "parts findings"
+            )
     lines = []
     for held, word in ((True, "As expected"), (False, "Not as expected")):
         found = [claim.finding for claim in claims if claim.held == held]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labml_style.figures import show, use_style
 from labml_style.figures.palette import INK, MUTED
@@ -14,31 +14,58 @@ from labml_style.lab.results import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["draw", "draw_positions", "draw_states"]
+__all__ = ["Drawing", "draw", "drawing"]
 
 MARKS = ("s-", "o--", "^:", "D-.", "v-", "P--")
 FAR = 7
 """Points are left out so many times farther from the best than the median is."""
 
 
-def draw(record: Record) -> None:
-    """Draw a record in the way that fits what it measured."""
+class Drawing(NamedTuple):
+    """A figure of a record.
+
+    Attributes:
+        figure: of matplotlib, in the house style.
+        alt: what it shows, for readers who do not see it.
+        caption: a sentence or two under it.
+    """
+
+    figure: Figure
+    alt: str
+    caption: str
+
+
+def draw(record: Record, by: str | None = None) -> None:
+    """Draw a record and show it; `by` is as in `drawing`."""
+    figure, alt, caption = drawing(record, by)
+    show(figure, alt=alt, caption=caption)
+
+
+def drawing(record: Record, by: str | None = None) -> Drawing:
+    """Draw a record in the way that fits what it measured.
+
+    Args:
+        record: as `results.load` gives it.
+        by: `"position"` draws bits by position in the segment, `"state"` by the bytes
+            of the state.
+
+    Raises:
+        ValueError: `by` is something else.
+    """
+    if by is not None:
+        ways = {"position": _positions, "state": _states}
+        if by not in ways:
+            raise ValueError(f"by is {by!r}; expected 'position', 'state' or None")
+        return ways[by](record)
     first = next(iter(record["runs"][0]["measures"].values()))
-    if "answers" in first:
-        _answers(record)
-    elif "accuracy" in first:
-        _delays(record)
-    elif "by_age" in first:
-        _ages(record)
-    elif "by_count" in first:
-        _counts(record)
-    elif "blind" in first:
-        _rates(record)
-    elif 2 * len(_lines(record)) > len(record["preset"]["arms"]):
-        _slots(record)
-    else:
-        _dots(record)
+    for name, way in WAYS.items():
+        if name in first:
+            return way(record)
+    if 2 * len(_lines(record)) > len(record["preset"]["arms"]):
+        return _slots(record)
+    return _dots(record)
 
 
 def _arms(record: Record) -> list[str]:
@@ -63,7 +90,7 @@ def _about(record: Record) -> str:
 # --- bits
 
 
-def _dots(record: Record) -> None:
+def _dots(record: Record) -> Drawing:
     """Draw a row for each arm and measure: a dot is a seed, a bar their mean."""
     from matplotlib import pyplot
 
@@ -93,14 +120,14 @@ def _dots(record: Record) -> None:
     said = ", ".join(
         f"{names[k]} {statistics.mean(bits[k]):.3f}" for k in reversed(order)
     )
-    show(
+    return Drawing(
         figure,
         alt=f"Dots in a row for each arm, best at the bottom. Means: {said}.",
         caption=f"{_about(record)} A dot is a seed, a bar the mean; left is better.",
     )
 
 
-def draw_positions(record: Record) -> None:
+def _positions(record: Record) -> Drawing:
     """Draw bits by position in the segment: a line for each arm and measure.
 
     A longer segment is drawn up to the length of the shortest. Names stand above the
@@ -136,7 +163,7 @@ def draw_positions(record: Record) -> None:
         axes.set(xlabel="position in the segment", ylabel=_unit(record))
         above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.12, 1.0))
         axes.legend(ncols=2, frameon=False, fontsize=8.5, columnspacing=1, **above)
-    show(
+    return Drawing(
         figure,
         alt=f"{_unit(record).capitalize()} along a segment, from its first position to "
         f"number {length}: {'; '.join(said)}.",
@@ -146,7 +173,7 @@ def draw_positions(record: Record) -> None:
     )
 
 
-def draw_states(record: Record) -> None:
+def _states(record: Record) -> Drawing:
     """Draw bits by the bytes of the state: a dot for each seed, a name for each arm.
 
     States that occur stand side by side, from the smallest on, not to scale.
@@ -174,7 +201,7 @@ def draw_states(record: Record) -> None:
         axes.set_xticks(range(len(places)), [results.in_bytes(n) for n in places])
         axes.set(xlabel="state of a lane", ylabel=_unit(record))
         axes.set_xlim(-0.25, len(places) - 0.75)
-    show(
+    return Drawing(
         figure,
         alt=f"{_unit(record).capitalize()} by bytes of the state. Means: "
         f"{'; '.join(said)}.",
@@ -209,7 +236,7 @@ def _window(record: Record, arm: str, measure: str) -> int:
     return window
 
 
-def _slots(record: Record) -> None:
+def _slots(record: Record) -> Drawing:
     """Draw a line for each arm over its slots in evaluation, or over its window."""
     from matplotlib import pyplot
 
@@ -264,7 +291,7 @@ def _slots(record: Record) -> None:
     if left_out:
         far = ", ".join(f"{', '.join(key)} ({means[key]:.2f})" for key in left_out)
         caption += f" Not drawn, far above: {far}."
-    show(
+    return Drawing(
         figure,
         alt=f"{unit.capitalize()} by slots, a line for each arm. From fewest to most: "
         f"{'; '.join(said)}.",
@@ -309,7 +336,7 @@ def _name(
 # --- what probes measure
 
 
-def _delays(record: Record) -> None:
+def _delays(record: Record) -> Drawing:
     """Draw a panel for each arm: right answers by tokens back, a line for each seed."""
     from matplotlib import pyplot
 
@@ -357,7 +384,7 @@ def _delays(record: Record) -> None:
         for arm, row in means.items()
     }
     said = ", ".join(f"{arm} {back}" for arm, back in half.items())
-    show(
+    return Drawing(
         figure,
         alt="Panels of right answers by tokens back. In the mean over half of the "
         f"answers are right up to so many tokens back: {said}.",
@@ -366,7 +393,7 @@ def _delays(record: Record) -> None:
     )
 
 
-def _answers(record: Record) -> None:
+def _answers(record: Record) -> Drawing:
     """Draw right answers by segments: a line for each way, a dot for each seed.
 
     Arms whose names differ in `, N segments` at the end alone are one line. Where all
@@ -423,14 +450,14 @@ def _answers(record: Record) -> None:
         f"{way} " + ", ".join(f"{row[n]:.0f} at {n}" for n in sorted(row))
         for way, row in means.items()
     )
-    show(
+    return Drawing(
         figure,
         alt=f"Right answers in per cent, by {by}: {said}.",
         caption=caption,
     )
 
 
-def _ages(record: Record) -> None:
+def _ages(record: Record) -> Drawing:
     """Draw attention per slot by age, oldest left, a dot for each seed."""
     from matplotlib import pyplot
 
@@ -462,7 +489,7 @@ def _ages(record: Record) -> None:
     said = "; ".join(
         f"{kind} {row[0]:.2f} to {row[-1]:.2f}" for kind, row in means.items()
     )
-    show(
+    return Drawing(
         figure,
         alt=f"Per cent of attention per slot, from oldest to newest: {said}.",
         caption=f"{_about(record)} Attention by the age of what it goes to, oldest "
@@ -470,7 +497,7 @@ def _ages(record: Record) -> None:
     )
 
 
-def _counts(record: Record) -> None:
+def _counts(record: Record) -> Drawing:
     """Draw which share of the first arm's bits others save, by how rare words are."""
     from matplotlib import pyplot
 
@@ -502,7 +529,7 @@ def _counts(record: Record) -> None:
             xlabel="occurrences in training", ylabel=f"% of bits saved over {first}"
         )
         _name(axes, len(classes) - 0.85, ends)
-    show(
+    return Drawing(
         figure,
         alt=f"Per cent of the bits of {first} that are saved, from words never seen to "
         f"the most frequent: {'; '.join(said)}.",
@@ -510,7 +537,7 @@ def _counts(record: Record) -> None:
     )
 
 
-def _rates(record: Record) -> None:
+def _rates(record: Record) -> Drawing:
     """Draw a grid: a row for each way, a column for each rate; arms are `way, rate`."""
     from matplotlib import pyplot
     from matplotlib.patches import Rectangle
@@ -549,7 +576,7 @@ def _rates(record: Record) -> None:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-    show(
+    return Drawing(
         figure,
         alt=f"A grid of {_unit(record)} by residual and learning rate. "
         + f"{'; '.join(said)}.",
@@ -563,3 +590,54 @@ def _first(record: Record, arm: str) -> list[dict[str, Any]]:
     """Return the arm's first measure, one for each seed."""
     runs = [run for run in record["runs"] if run["arm"] == arm]
     return [next(iter(run["measures"].values())) for run in runs]
+
+
+def _costs(record: Record) -> Drawing:
+    """Draw times over those of a Transformer-XL: a row for each arm."""
+    from matplotlib import pyplot
+
+    arms, said = _arms(record), []
+    kinds = {
+        "update": ("C0", "o", "of a training update"),
+        "token": ("C1", "s", "of a token"),
+    }
+    with use_style():
+        figure, axes = pyplot.subplots(figsize=(5.2, 0.9 + 0.34 * len(arms)))
+        for shift, (kind, (colour, mark, label)) in zip(
+            (-0.14, 0.14), kinds.items(), strict=True
+        ):
+            means = []
+            for y, arm in enumerate(arms):
+                seeds = [one["costs"][kind]["ratio"] for one in _first(record, arm)]
+                how: dict[str, Any] = dict(color=colour, alpha=0.6, markersize=5)
+                name = label if y == 0 else None
+                axes.plot(seeds, [y + shift] * len(seeds), mark, label=name, **how)
+                means.append(statistics.mean(seeds))
+            for arm, mean in zip(arms, means, strict=True):
+                said.append(f"{arm} {mean:.2f} {label}")
+        axes.axvline(1, color=MUTED, linewidth=1, zorder=0)
+        axes.set_yticks(range(len(arms)), arms)
+        axes.set(xlabel="time over that of a Transformer-XL")
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.grid(axis="x")
+        axes.grid(False, axis="y")
+        above: dict[str, Any] = dict(loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        axes.legend(ncols=2, frameon=False, fontsize=9, **above)
+    return Drawing(
+        figure,
+        alt=f"Times over those of a Transformer-XL, a row for each memory: "
+        f"{'; '.join(said)}.",
+        caption=f"{_about(record)} A dot is the median of the turns of a seed; left is "
+        "faster.",
+    )
+
+
+WAYS: dict[str, Callable[[Record], Drawing]] = {
+    "costs": _costs,
+    "answers": _answers,
+    "accuracy": _delays,
+    "by_age": _ages,
+    "by_count": _counts,
+    "blind": _rates,
+}
+"""How a record is drawn, by what its first measure holds beside bits."""

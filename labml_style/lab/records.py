@@ -1,9 +1,8 @@
 """Records, to write: what the runs of a preset found, in one file.
 
 `collect` makes a record when every run is done, `judge` puts verdicts into records,
-`problems` says what is wrong with one, `keep` stores weights with it, `verify` measures
-those again, and `page` writes the site's page of results from all of them. `results`
-reads.
+`problems` says what is wrong with one, `keep` stores weights with it, and `verify`
+measures those again. `results` reads, and `pages` makes pages of the site from them.
 """
 
 from __future__ import annotations
@@ -16,14 +15,7 @@ from typing import Any
 
 from labml_style.lab import presets, store, texts
 from labml_style.lab.presets import Preset, describe, digest, parted
-from labml_style.lab.results import (
-    FOLDER,
-    device,
-    expectation,
-    load,
-    table,
-    verdict,
-)
+from labml_style.lab.results import FOLDER, load
 from labml_style.lab.runner import build, folder_of, measure, result_of, state_of
 
 __all__ = [
@@ -33,7 +25,6 @@ __all__ = [
     "judged",
     "keep",
     "kept",
-    "page",
     "problems",
     "verify",
     "write",
@@ -248,92 +239,6 @@ def _compact(text: str) -> str:
     A string holds no line break, so what looks like a list inside one stays as it is.
     """
     return re.sub(r"\[\n[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
-
-
-# --- the page
-
-
-def page(folder: Path | None = None) -> str:
-    """Return the page of results as Markdown."""
-    records, missing = [], []
-    for preset in presets.every():
-        path = (folder or FOLDER) / f"{preset.title}.json"
-        if path.exists():
-            records.append((preset, store.read_json(path)))
-        else:
-            missing.append(preset)
-    parts = [
-        "# Results\n",
-        "Every number on this page is read from a record of [the lab](lab.md). `run "
-        "NAME` repeats the runs, `record NAME` writes the record. Under what was "
-        "expected stands when that was committed to the repository, and when the "
-        "record was. A function that stands beside the preset computes the verdict "
-        "from the record. The models are small and so are the texts: compare arms with "
-        "each other, and no number with one of a paper.\n",
-        "Bits compare where as many targets were scored. Times are those of the "
-        "machine named, which other work may have slowed.\n",
-    ]
-    if records:
-        parts.append(_index(records))
-    parts += [_section(preset, record) for preset, record in records]
-    parts.append(_missing(missing))
-    return "\n".join(parts)
-
-
-def _anchor(preset: Preset) -> str:
-    return preset.title.replace("@", "")
-
-
-def _index(records: list[tuple[Preset, dict[str, Any]]]) -> str:
-    lines = ["| question | record | as expected? |", "| --- | --- | --- |"]
-    for preset, record in records:
-        found = record.get("verdict", {}).get("verdict", "")
-        question = f"[{preset.question}](#{_anchor(preset)})"
-        lines.append(f"| {question} | `{preset.title}` | {found} |")
-    return "\n".join([*lines, ""])
-
-
-def _section(preset: Preset, record: dict[str, Any]) -> str:
-    parts = [f"## {preset.question} {{#{_anchor(preset)}}}", str(expectation(record))]
-    if "verdict" in record:
-        parts.append(str(verdict(record)))
-    parts.append(table(record)._repr_markdown_())
-    parts.append(f"{_made(record)}{' ' + record['note'] if 'note' in record else ''}")
-    parts.append(f"```console\npython -m labml_style.lab run {record['title']}\n```\n")
-    return "\n\n".join(parts)
-
-
-def _made(record: dict[str, Any]) -> str:
-    """Return on what a record was made, in one sentence."""
-    preset, corpus = record["preset"], record["corpus"]
-    arms = dict.fromkeys(run["arm"] for run in record["runs"])
-    updates = _range([preset["arms"][arm]["training"]["steps"] for arm in arms], ",")
-    read = [run["tokens"] for run in record["runs"]]
-    tokens = _range([number / 1e6 for number in read if number], ".1f")
-    seeds, total = len(preset["seeds"]), sum(run["minutes"] for run in record["runs"])
-    minutes = "minute" if round(total) == 1 else "minutes"
-    return (
-        f"{corpus['name']}, {seeds} seed{'s' if seeds > 1 else ''}, {updates} updates, "
-        f"{tokens} million tokens; {total:.0f} {minutes} "
-        f"of training in all on {device(record)}, torch {record['versions']['torch']}."
-    )
-
-
-def _range(values: list[Any], form: str) -> str:
-    """Return the values as one, or as the least and the most of them."""
-    ends = [format(end, form) for end in (min(values), max(values))]
-    return " to ".join(dict.fromkeys(ends))
-
-
-def _missing(missing: list[Preset]) -> str:
-    lines = ["## Not run yet\n", "| preset | question | expected time |"]
-    lines += ["| --- | --- | ---: |"]
-    for preset in missing:
-        if preset.name != "smoke":
-            time = preset.minutes
-            text = f"{time:.0f} minutes" if time < 120 else f"{time / 60:.0f} hours"
-            lines.append(f"| `{preset.title}` | {preset.question} | {text} |")
-    return "\n".join([*lines, ""]) if len(lines) > 3 else ""
 
 
 # --- kept weights

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -45,6 +45,9 @@ Record = dict[str, Any]
 
 ERRORS = {"restored": "error of the slots", "read": "error of attention"}
 """What compressed slots lose: what a record calls it, and what a page does."""
+
+TIMES = ("update", "token")
+"""Times that a record of costs holds."""
 
 
 def load(name: str, form: str | None = None) -> Record:
@@ -231,7 +234,21 @@ def table(
     runs = {key: _runs(record, *key) for key in keys}
     said = [f"Record {record['title']}, {seeds} seed{'s' if seeds > 1 else ''}."]
     columns: dict[str, list[str]] = {}
-    if any("accuracy" in one for found in runs.values() for one in found):
+    timed = all("costs" in one for found in runs.values() for one in found)
+    if timed:
+        for kind in TIMES:
+            columns[kind] = [
+                _mean([one["costs"][kind]["ratio"] for one in runs[key]], ".2f")
+                for key in keys
+            ]
+        held = [runs[key][0]["costs"]["decoding"] for key in keys]
+        columns["decoding"] = [in_bytes(count) for count in held]
+        said.append(
+            "Update and token: time of the process, over that of a Transformer-XL "
+            "timed in turns; a ± is the standard deviation over seeds. Decoding: bytes "
+            "of memory, keys and values of a lane, at the end of a segment."
+        )
+    elif any("accuracy" in one for found in runs.values() for one in found):
         delays = next(iter(runs.values()))[0]["accuracy"]
         for delay in sorted(delays, key=int):
             shares = [[one["accuracy"][delay] for one in runs[key]] for key in keys]
@@ -276,8 +293,9 @@ def table(
     columns["state"] = [in_bytes(state_bytes(record, *key)) for key in keys]
     sizes = {run["arm"]: run["parameters"] for run in record["runs"]}
     columns["parameters"] = [f"{sizes[arm]:,}" for arm, _ in keys]
-    columns["ms a guess"] = [_time(runs[key]) for key in keys]
-    columns["targets"] = [f"{runs[key][0]['scored']:,}" for key in keys]
+    if not timed:
+        columns["ms a guess"] = [_time(runs[key]) for key in keys]
+        columns["targets"] = [f"{runs[key][0]['scored']:,}" for key in keys]
     notes = {
         "state": "State: bytes of one lane's memory at the lengths measured; 1 kB is "
         "1,024.",
@@ -438,11 +456,4 @@ def plot(name: str | Record, form: str | None = None, by: str | None = None) -> 
     """
     from labml_style.lab import plots
 
-    ways: dict[str | None, Callable[[Record], None]] = {
-        None: plots.draw,
-        "position": plots.draw_positions,
-        "state": plots.draw_states,
-    }
-    if by not in ways:
-        raise ValueError(f"by is {by!r}; expected 'position', 'state' or None")
-    ways[by](load(name, form) if isinstance(name, str) else name)
+    plots.draw(load(name, form) if isinstance(name, str) else name, by)

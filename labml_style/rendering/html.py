@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup, Tag
 from pygments.lexers import PythonLexer
 from pygments.token import Token, _TokenType
 
-from ..figures.palette import LIGHT_TO_DARK
+from ..figures import twins
 from .links import Reference, Target
 from .rows import equation_ids, slug
 
@@ -125,18 +125,6 @@ def _size(kind: str, data: str) -> tuple[int, int]:
     return found[0], found[1]
 
 
-# The ground of a figure and of its axes is the first patch of their group.
-GROUND = re.compile(
-    r'(<g id="(?:figure|axes)_\d+">\s*<g id="patch_\d+">\s*<path [^>]*style=")'
-    r"fill: #ffffff"
-)
-
-
-def _dark(svg: str) -> str:
-    pattern = re.compile("|".join(LIGHT_TO_DARK), re.IGNORECASE)
-    return pattern.sub(lambda found: LIGHT_TO_DARK[found[0].lower()], svg)
-
-
 def figure(
     output: dict[str, Any], stem: str, files: dict[str, bytes], base: str = ""
 ) -> str | None:
@@ -167,9 +155,8 @@ def figure(
         files[names[""]] = base64.b64decode(text)
     else:
         names = {"light": f"{stem}-{digest}.svg", "dark": f"{stem}-{digest}-dark.svg"}
-        clear = GROUND.sub(r"\1fill: none", text)
-        files[names["light"]] = clear.encode()
-        files[names["dark"]] = _dark(clear).encode()
+        for mode, svg in zip(names, twins(text), strict=True):
+            files[names[mode]] = svg.encode()
     size = f'width="{width}" height="{height}" ' if width and height else ""
     images = "".join(
         f'<img{f" class=lit-{mode}" if mode else ""} src="{base}{name}" alt="{alt}" '

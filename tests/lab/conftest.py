@@ -21,7 +21,7 @@ from labml_style.corpora import Corpus
 from labml_style.lab import presets, records, results, store
 from labml_style.lab.__main__ import main
 from labml_style.lab.experiments import smoke
-from labml_style.lab.presets import Preset
+from labml_style.lab.presets import Preset, describe
 from labml_style.lab.runner import folder_of
 
 
@@ -92,6 +92,37 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Preset:
     preset = replace(whole, arms=arms, valid_every=3)
     monkeypatch.setattr(smoke, "PRESETS", (preset,))
     return preset
+
+
+@pytest.fixture
+def example(small: Preset) -> dict[str, Any]:
+    """Give a record of the small preset that was not run."""
+    one = dict(bits=5.25, by_position=[5.0], scored=10, guessed=12, seconds=0.1)
+    runs = [
+        dict(
+            arm=arm,
+            seed=seed,
+            parameters=1234,
+            state_bytes=2048,
+            tokens=3_500_000,
+            minutes=1.5,
+            curve=[[7, 6.5]],
+            valid=[[7, 6.25]],
+            measures={"carried": dict(one)},
+        )
+        for arm, seed in small.runs()
+    ]
+    return dict(
+        schema=1,
+        title="smoke@cpu",
+        digest=presets.digest(small),
+        preset=describe(small),
+        corpus=dict(name="python-docs", source="", bytes={}),
+        device="a machine",
+        processes=1,
+        versions=dict(python="3", torch="2"),
+        runs=runs,
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch
 
 from labml_style import corpora
 from labml_style.lab import __main__ as command_line
-from labml_style.lab import download, records, results, runner, store
+from labml_style.lab import download, pages, records, results, runner, store
 from labml_style.lab.experiments import smoke
 from labml_style.lab.presets import Preset
 from labml_style.lab.runner import folder_of
@@ -149,15 +149,16 @@ def test_begun_listed_resumed_recorded_verified(
     names = [shelf / "smoke@cpu.json", shelf / "smoke@cpu.safetensors"]
     assert (written.status, written.err) == (0, [])
     assert written.out == [*map(str, names), "docs/results.md"]
-    assert page.read_text() == records.page(shelf) and all(n.exists() for n in names)
+    files = pages.result_files(shelf)
+    assert page.read_bytes() == files["results.md"] and all(n.exists() for n in names)
+    assert all((tmp_path / "docs" / name).exists() for name in files)
     assert any("smoke@cpu" in x and "recorded" in x for x in lab("list").out)
 
     verified = lab("verify", "smoke")
     assert verified.status == 0 and verified.err == []
     assert verified.out[0].startswith("carried: ")
-    made = lab("results", "--out", "page.md")
-    assert (made.status, made.out) == (0, ["page.md"])
-    assert (tmp_path / "page.md").read_text() == page.read_text()
+    made = lab("results", "--out", "other")
+    assert made.status == 2 and "recurrence@cpu.json is not there" in made.line
 
     record = results.load("smoke")
     record["runs"][0]["measures"]["carried"]["bits"] += 0.01

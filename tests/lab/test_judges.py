@@ -62,6 +62,7 @@ def test_verdicts_of_the_records() -> None:
         "memory-layers@cpu": "does not hold",
         "memory-ranges@cpu": "in part",
         "memory-layers-recall@cpu": "does not hold",
+        "costs@cpu": "does not hold",
     }
 
 
@@ -523,7 +524,7 @@ def test_memory_layers() -> None:
 
     found = verdict_of()
     assert found.verdict == "holds", found
-    assert "saves 0.100 bits in the mean; top 4 has +0.013" in found.text
+    assert "top 4 has +0.013 bits over all" in found.text
     assert "+0.030 to +0.040 over top 4 and" in found.text
     assert "the last layer alone keeps 60% of what memory saves" in found.text
     assert verdict_of("interleaved", 2.73, 2.73, 2.73).verdict == "does not hold"
@@ -798,6 +799,58 @@ def test_written_text() -> None:
     assert verdict_of(none=2.6).verdict == "in part"
     found = verdict_of(equal=2.66)
     assert found.verdict == "does not hold" and found.text.endswith("against it came.")
+
+
+def test_costs() -> None:
+    preset = find("costs@cpu")
+    usual = {arm: (1.0, 1.0) for arm in preset.arms} | {
+        "Compressive, convolution": (1.2, 1.0),
+        "gated": (1.5, 1.5),
+        "RMT": (1.1, 0.9),
+    }
+    bytes_of = {"no memory": 0, "RMT": 8}
+
+    def verdict_of(
+        kept: int = 50, parameters: int = 200, **changed: tuple[float, float]
+    ) -> Verdict:
+        names = {name.replace(" ", "_"): name for name in usual}
+        names |= {"one": "1 kv_head", "xl": "Transformer-XL"}
+        names |= {"max": "Compressive, max pooling"}
+        now = usual | {names[name]: found for name, found in changed.items()}
+        runs = []
+        for arm, (update, token) in now.items():
+            costs = {"update": {"ratio": update}, "token": {"ratio": token}}
+            costs["decoding"] = kept if arm == "1 kv_head" else 100  # type: ignore
+            runs.append(
+                {
+                    "arm": arm,
+                    "parameters": parameters if arm == "gated" else 100,
+                    "state_bytes": bytes_of.get(arm, 100),
+                    "measures": {"test": {"costs": costs}},
+                }
+            )
+        return verdict(preset, {"runs": runs})
+
+    found = verdict_of()
+    assert found.verdict == "holds", found
+    assert "leaves 50% of the bytes of decoding" in found.text
+    assert verdict_of(xl=(1.06, 1.0)).verdict == "in part"
+    assert verdict_of(gated=(1.1, 1.5)).verdict == "in part"
+    assert verdict_of(parameters=90).verdict == "in part"
+    assert verdict_of(max=(1.3, 1.0)).verdict == "in part", "dearer than what learns"
+    assert verdict_of(kept=80).verdict == "in part"
+    assert verdict_of(one=(0.8, 1.0)).verdict == "in part"
+    assert verdict_of(top_half=(1.0, 1.2)).verdict == "in part"
+    assert verdict_of(RMT=(1.6, 0.9)).verdict == "in part"
+    found = verdict_of(gated=(1.5, 1.7))
+    assert found.verdict == "does not hold" and "did not come" in found.text
+    for found in (verdict_of(gated=(3.1, 1.5)), verdict_of(xl=(1.0, 0.85))):
+        assert found.text.endswith("evidence against it came."), found
+
+
+def test_a_finding_has_no_semicolon() -> None:
+    with pytest.raises(ValueError, match="'a; b'; expected none with a semicolon"):
+        decide([Claim(True, "a; b")], against=False)
 
 
 # --- algorithmic tasks

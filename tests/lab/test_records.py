@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,37 +153,6 @@ def test_what_is_wrong_with_a_record_is_named(
     assert len(found) == 1 and said in found[0]
 
 
-@pytest.fixture
-def example(small: Preset) -> dict[str, Any]:
-    """Give a record of the small preset that was not run."""
-    one = dict(bits=5.25, by_position=[5.0], scored=10, guessed=12, seconds=0.1)
-    runs = [
-        dict(
-            arm=arm,
-            seed=seed,
-            parameters=1234,
-            state_bytes=2048,
-            tokens=3_500_000,
-            minutes=1.5,
-            curve=[[7, 6.5]],
-            valid=[[7, 6.25]],
-            measures={"carried": dict(one)},
-        )
-        for arm, seed in small.runs()
-    ]
-    return dict(
-        schema=1,
-        title="smoke@cpu",
-        digest=presets.digest(small),
-        preset=describe(small),
-        corpus=dict(name="python-docs", source="", bytes={}),
-        device="a machine",
-        processes=1,
-        versions=dict(python="3", torch="2"),
-        runs=runs,
-    )
-
-
 @pytest.mark.parametrize("record", [None, [], "text", 3.0])
 def test_what_is_no_record_at_all_is_named(record: Any) -> None:
     assert "expected an object" in records.problems(record)[0]
@@ -308,85 +275,6 @@ def test_weights_that_are_not_those_of_the_record_are_refused(
         records.keep(replace(small, keep=None), done)
 
 
-def test_the_page_is_made_from_the_folder_alone(
-    small: Preset, example: dict[str, Any], tmp_path: Path
-) -> None:
-    empty, folder = tmp_path / "empty", tmp_path / "folder"
-    nothing = records.page(empty)
-    assert nothing == records.page(empty) and "## Not run yet" in nothing
-    for preset in every():
-        assert (f"| `{preset.title}` |" in nothing) == (preset.name != "smoke")
-    records.write(example, folder)
-    text = records.page(folder)
-    assert text == records.page(folder) != nothing
-    assert records.page(empty) == nothing
-    assert "## Does the lab work on this machine? {#smokecpu}" in text
-    assert "[Does the lab work on this machine?](#smokecpu) | `smoke@cpu` |" in text
-    # 0.1 seconds for 12 guesses, of which 10 were scored; 16 slots of 8 numbers with 4
-    # bytes in 2 layers.
-    assert "| memory | 5.250 | 1 kB | 8.33 |" in text
-    assert "| alone | 5.250 | 0 | 8.33 |" in text
-    assert "In all rows: parameters 1,234, targets 10." in text
-    assert "1 seed, 7 updates, 3.5 million tokens; 3 minutes" in text
-    assert "Verdict" not in text and "Found" not in text
-    judge = {"verdict": "in part", "text": "It was 5.25 bits."}
-    told = {**example, "verdict": judge, "committed": "Before.", "note": "One word."}
-    records.write(told, folder)
-    text = records.page(folder)
-    order = [
-        "**Expected.** It ends",
-        "**Evidence against it",
-        "*Before.*",
-        "**Found.**",
-    ]
-    order += ["It was 5.25 bits.", "**Verdict:** in part.", "| memory |", "One word."]
-    places = [text.index(part) for part in order]
-    assert places == sorted(places)
-    assert "| `smoke@cpu` | in part |" in text
-
-    second = copy.deepcopy(example["runs"])
-    for run in second:
-        run["seed"] = 1
-        run["measures"]["carried"]["bits"] = 5.75
-    both = {**example, "runs": example["runs"] + second}
-    both["preset"] = {**both["preset"], "seeds": [0, 1]}
-    records.write(both, folder)
-    spread = f"{math.sqrt(2 * 0.25**2):.3f}"
-    text = records.page(folder)
-    assert f"| alone | 5.500 ± {spread} | 0 | 8.33 |" in text
-    assert "2 seeds" in text and "6 minutes" in text
-    (folder / "smoke@cpu.json").write_text("{")
-    with pytest.raises(ValueError, match="smoke@cpu.json is damaged"):
-        records.page(folder)
-
-
-def test_rows_of_the_page_are_in_the_order_of_their_numbers(
-    example: dict[str, Any], tmp_path: Path
-) -> None:
-    for run in example["runs"]:
-        one = run["measures"].pop("carried")
-        run["measures"] = {f"memory {m}": one for m in (0, 128, 16, 2, 1024)}
-    for arm in example["preset"]["arms"].values():
-        one = arm["measures"].pop("carried")
-        arm["measures"] = {f"memory {m}": one for m in (0, 128, 16, 2, 1024)}
-    records.write(example, tmp_path)
-    found = re.findall(r"^\| (\w+) \| memory (\d+) ", records.page(tmp_path), re.M)
-    assert [int(number) for arm, number in found if arm == "memory"] == (
-        [0, 2, 16, 128, 1024]
-    )
-
-
-def test_the_page_with_every_record_names_none_as_missing(
-    example: dict[str, Any], tmp_path: Path
-) -> None:
-    for preset in every():
-        records.write({**example, "title": preset.title}, tmp_path)
-    text = records.page(tmp_path)
-    assert "Not run yet" not in text
-    found = re.findall(r"^## .* \{#(.*)\}", text, re.M)
-    assert found == [preset.title.replace("@", "") for preset in every()]
-
-
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_every_stored_record_is_that_of_its_preset(path: Path) -> None:
     record = json.loads(path.read_text())
@@ -411,20 +299,6 @@ def test_weights_are_there_where_they_are_to_be_kept(path: Path) -> None:
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_weights_have_a_record(path: Path) -> None:
     assert FOLDER / f"{path.stem}.json" in STORED
-
-
-def test_numbers_that_differ_between_arms_are_shown_as_a_range() -> None:
-    assert records._range([680, 400, 470], ",") == "400 to 680"
-    assert records._range([1500, 1500], ",") == "1,500"
-    assert records._range([0.41, 0.44], ".1f") == "0.4", "as written they are one"
-
-
-def test_the_page_of_results_shows_the_records(root: Path) -> None:
-    page = root / "docs" / "results.md"
-    if page.exists():
-        assert page.read_text() == records.page(), "python -m labml_style.lab results"
-    else:
-        assert not STORED, "records without a page: python -m labml_style.lab results"
 
 
 def test_reading_a_record_needs_no_torch(root: Path) -> None:

@@ -79,7 +79,8 @@ def test_a_table_shows_means_and_spreads_of_the_record(title: str) -> None:
     bits = results.summary(record)
     assert len(shown.rows) == len(bits)
     assert all(len(row) == len(shown.head) for row in shown.rows)
-    if {"accuracy", "answers"} & {*next(iter(record["runs"][0]["measures"].values()))}:
+    first = next(iter(record["runs"][0]["measures"].values()))
+    if {"accuracy", "answers", "costs"} & {*first}:
         assert not any("bits" in name for name in shown.head)
         return
     place = shown.head.index("bits per byte")
@@ -413,6 +414,30 @@ def test_right_answers_are_lines_over_segments_or_rows(
     for run in load("copy-depth@cpu")["runs"]:
         [share] = run["measures"]["test"]["answers"].values()
         assert (100 * share, rows.index(run["arm"])) in found
+
+
+def test_costs_stand_over_a_transformer_xl() -> None:
+    record, shown = load("costs@cpu"), table("costs@cpu")
+    columns = ["update", "token", "decoding", "state", "parameters"]
+    assert shown.head == ["arm", *columns]
+    runs = [run for run in record["runs"] if run["arm"] == "RMT"]
+    found = [run["measures"]["test"]["costs"]["update"]["ratio"] for run in runs]
+    mean, spread = statistics.mean(found), statistics.stdev(found)
+    assert cells("costs@cpu", "RMT", "update")[1] == f"{mean:.2f} ± {spread:.2f}"
+    assert cells("costs@cpu", "1 kv_head", "decoding") == ["448 kB"]
+    assert "timed in turns" in shown.caption and "ms a guess" not in shown.caption
+
+
+def test_costs_are_drawn_for_each_seed(shown: list[dict[str, Any]]) -> None:
+    plot("costs@cpu")
+    [axes] = shown[0]["figure"].axes
+    arms = [tick.get_text() for tick in axes.get_yticklabels()]
+    found = {x for x, _ in points(shown[0]["figure"])}
+    for run in load("costs@cpu")["runs"]:
+        assert run["arm"] in arms
+        for one in ("update", "token"):
+            assert run["measures"]["test"]["costs"][one]["ratio"] in found
+    assert "gated 1.60 of a training update" in shown[0]["alt"]
 
 
 def test_right_answers_stand_by_segments() -> None:

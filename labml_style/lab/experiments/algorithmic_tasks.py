@@ -184,7 +184,7 @@ def judge_retrieval(record: dict[str, Any]) -> Verdict:
             ),
             Claim(
                 min(mean(of(way, 2)) for way in CACHES) >= 0.95 and max(far) < 0.75,
-                f"at 2 segments {_said(of, CACHES, 2)}; at 6 {_said(of, CACHES, 6)}",
+                f"at 2 segments {_said(of, CACHES, 2)}, at 6 {_said(of, CACHES, 6)}",
             ),
             Claim(max(blind) < 0.6, f"at 6 {_said(of, BLIND, 6)}"),
         ],

@@ -76,9 +76,9 @@ def judge_text(record: dict[str, Any]) -> Verdict:
         [
             Claim(
                 max(abs(mean(over[name])) for name in ("top 4", "interleaved")) <= 0.02,
-                f"memory in all layers saves {saved:.3f} bits in the mean; top 4 has "
-                f"{mean(over['top 4']):+.3f} bits over that, interleaved "
-                f"{mean(over['interleaved']):+.3f}",
+                f"top 4 has {mean(over['top 4']):+.3f} bits over all and interleaved "
+                f"{mean(over['interleaved']):+.3f}, where memory in all layers saves "
+                f"{saved:.3f} in the mean",
             ),
             Claim(
                 min(worse) > 0,
@@ -268,7 +268,7 @@ def judge_recall(record: dict[str, Any]) -> Verdict:
             Claim(
                 min(min(gap) for gap in halves.values()) > 0 and len(sizes) == 1,
                 f"with the same bytes, all answers {mean(edge['all']):.0%} at 16 "
-                f"tokens in the mean, {said}; a guess has {CHANCE:.0%}",
+                f"tokens in the mean, {said}, and a guess has {CHANCE:.0%}",
             ),
             Claim(
                 least >= 0.9,

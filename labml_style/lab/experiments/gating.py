@@ -269,8 +269,8 @@ def judge_gate_recall(record: dict[str, Any]) -> Verdict:
                 and max(map(mean, guessed)) < CHANCE + 0.05,
                 f"at {gone + 1} to {reach} tokens compressed slots answer "
                 f"{mean(found[0]):.0%} without a gate and {mean(found[1]):.0%} with "
-                f"one, exact slots {mean(guessed[0]):.0%} and {mean(guessed[1]):.0%}; "
-                f"a guess has {CHANCE:.1%}",
+                f"one, exact slots {mean(guessed[0]):.0%} and {mean(guessed[1]):.0%}, "
+                f"and a guess has {CHANCE:.1%}",
             ),
             Claim(
                 all(mean(x) > 0.9 for x in near.values()),

@@ -150,7 +150,7 @@ def judge_recall(record: dict[str, Any]) -> Verdict:
             ),
             Claim(
                 best == TIMED,
-                f"{best} is best ({within[best]:.0%}); taught through time a "
+                f"{best} is best ({within[best]:.0%}), and taught through time a "
                 f"convolution has {within[TIMED]:.0%}",
             ),
         ],
