@@ -444,7 +444,10 @@ def _small(found: Records) -> None:
 
 
 def _tasks(found: Records) -> None:
-    """Check which memory of the same bytes solves each task over most segments."""
+    """Check which memory of the same bytes solves each task over most segments.
+
+    Memory tokens with a cache are memory tokens.
+    """
     for name, wanted in (
         ("reverse", "RMT"),
         ("copy-all", "RMT"),
@@ -455,7 +458,7 @@ def _tasks(found: Records) -> None:
             shares = {
                 arm.rpartition(",")[0]: round(_right(record, arm, last), 2)
                 for arm in _arms(record)
-                if arm.endswith(f", {last} segments")
+                if arm.endswith(f", {last} segments") and "with a cache" not in arm
             }
             _best(f"the task of {name}", record, shares, wanted)
     solved = found["quadratic"]
@@ -548,7 +551,10 @@ def _states(record: Record, *arms: str) -> str:
         for (arm, measure) in summary(record)
         if arm in arms
     )
-    return " to ".join(dict.fromkeys(map(in_bytes, (sizes[0], sizes[-1]))))
+    least, most = in_bytes(sizes[0]), in_bytes(sizes[-1])
+    if least == most:
+        return most
+    return f"{least.removesuffix(most[-3:])} to {most}"  # the unit once
 
 
 def _text(found: Records) -> dict[str, str]:
@@ -836,8 +842,10 @@ def _legend(found: Records) -> str:
         last = _segments(found["retrieval"])[-1]
         state = _states(found["retrieval"], f"RMT, {last} segments")
         pairs = (
-            f"*Pairs*: one of two is asked for, {state}, knowing both values is half. "
+            f"*Pairs*: one of two is asked for over {last} segments, {state}; who "
+            "knows both values and not their keys has half. "
         )
+    turned = "*Reversal* and *copy*" if "copy-all" in found else "*Reversal*"
     return (
         "[Costs](results.md#costscpu) are those of "
         f"{config['layers']} layers of width {config['d_model']} with segments of "
@@ -846,8 +854,8 @@ def _legend(found: Records) -> str:
         "*On text*: bits per byte over a Transformer-XL of the same bytes, which the "
         "cell names; less is better. There *no memory* has none, *gated "
         "Transformer-XL* and *one head* have the same parameters, and *memory tokens "
-        "with a cache* is over the cache. *On tasks*: right answers. *Reversal* and "
-        f"*copy*: {about['copy_length']} symbols over {about['copy_segments']} "
+        "with a cache* is over the cache. *On tasks*: right answers. "
+        f"{turned}: {about['copy_length']} symbols over {about['copy_segments']} "
         f"segments, {about['turned_state']} for every memory, a guess has "
         f"{about['copy_guess']}. {pairs}*Recall*: {about['far']} to {about['reach']} "
         f"tokens back, {about['recall_state']}, a guess has {about['recall_guess']}. "
