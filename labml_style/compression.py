@@ -544,8 +544,21 @@ class MeanPooling(Compression):
 
 
 # %%
+class Taps(nn.Conv1d):
+    """A convolution whose stride is its kernel: one product of matrices.
+
+    It is a module of its own, so that an adapter around it is called.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[batch, d_model, n]` to `[batch, d_model, n // rate]`."""
+        weight = self.weight.transpose(1, 2).flatten(1)
+        groups = input.mT.unflatten(1, (-1, self.stride[0])).flatten(2)
+        return nn.functional.linear(groups, weight, self.bias).mT
+
+
 class Convolution(Compression):
-    """A convolution with kernel and stride of the rate: one product of matrices.
+    """A convolution with kernel and stride of the rate.
 
     Args:
         config: `d_model` and `compression_rate` are read.
@@ -556,12 +569,10 @@ class Convolution(Compression):
     def __init__(self, config: CompressionConfig) -> None:
         super().__init__(config)
         width, rate = config.d_model, config.compression_rate
-        self.taps = nn.Conv1d(width, width, rate, stride=rate)
+        self.taps = Taps(width, width, rate, stride=rate)
 
     def squeeze(self, memory: Tensor, usage: Tensor | None) -> Tensor:
-        weight = self.taps.weight.transpose(1, 2).flatten(1)
-        groups = self.groups(memory).flatten(2)
-        return nn.functional.linear(groups, weight, self.taps.bias)
+        return self.taps(memory.mT).mT
 
 
 # %% [markdown]

@@ -478,7 +478,7 @@ def stream(
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     made = prompt[:, :0]
     for number in range(new_tokens):
-        p = probabilities(logits[:, -1], temperature, top_k, top_p).cpu()
+        p = probabilities(logits[:, -1].cpu(), temperature, top_k, top_p)
         token = torch.multinomial(p, 1, generator=chance).to(prompt.device)
         token = token.masked_fill(done[:, None], 0)
         made = torch.cat([made, token], dim=1)

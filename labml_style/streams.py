@@ -804,6 +804,12 @@ class RecallStream(SampleStream):
 # assert math.isclose(nats / math.log(2), 8.0, rel_tol=1e-6)
 
 # %% [markdown]
+# > **Pitfall.** Padding on the left. To decode prompts of different length together,
+# > the shorter ones are often filled up on the left. A model without a mask attends to
+# > the padding as to text, and stores it. Check: a prompt must give the same logits
+# > alone and in the batch. Here, give each length a batch of its own.
+
+# %% [markdown]
 # > **Pitfall.** A position without its cut. At another batch size the same number is in
 # > somebody else's lane; in another text of the same length nothing looks wrong. Check:
 # > save what the position belongs to, and refuse the rest.

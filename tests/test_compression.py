@@ -207,6 +207,25 @@ def test_convolution_is_torchs_own(rate: int) -> None:
     assert close(function(memory), own.transpose(1, 2))
 
 
+@pytest.mark.parametrize("kind", [Convolution, DilatedConvolution])
+def test_an_adapter_around_the_taps_is_called(kind: Any) -> None:
+    class Adapter(nn.Module):
+        """Has a `weight`, which is not all of the map."""
+
+        def __init__(self, inner: nn.Conv1d) -> None:
+            super().__init__()
+            self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = 3 * self.inner(x)
+            return found
+
+    function, memory = make(kind, 4, 2), slots(2, 6, 4)
+    expected = 3 * function(memory)
+    function.taps = Adapter(function.taps)
+    assert close(function(memory), expected)
+
+
 @pytest.mark.parametrize("rate", [1, 2, 3, 5])
 def test_equal_taps_are_the_mean(rate: int) -> None:
     function, memory = make(Convolution, 4, rate), slots(2, 6 * rate, 4)

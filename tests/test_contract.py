@@ -590,6 +590,22 @@ def test_it_holds_no_state(model: Any) -> None:
     assert all(value.equal(held[name]) for name, value in model.state_dict().items())
 
 
+@over(REGISTRY)
+def test_what_has_weights_is_called(model: Any) -> None:
+    """A hook, a wrapper or an adapter on a part sees what goes through it."""
+    called: set[nn.Module] = set()
+    for module in model.modules():
+        module.register_forward_hook(lambda one, *_: called.add(one))
+    memory: Any = None
+    for number in range(5):
+        called.clear()
+        memory = model.train()(text(model, 1, seed=number), memory).memory
+    for name, module in model.named_modules():
+        own = any(True for _ in module.parameters(recurse=False))
+        if own and not hasattr(module, "join"):  # a gate that writes is asked to join
+            assert module in called, name
+
+
 @every("causal", pairs=True)
 def test_no_token_sees_a_later_one(model: Any) -> None:
     row = text(model, 3.5, batch=1)

@@ -170,6 +170,18 @@ def test_a_memory_is_continued() -> None:
     assert generate(model, whole, 9, temperature=0)[:, 4:].equal(found)
 
 
+def test_padding_on_the_left_is_text() -> None:
+    """The pitfall of the chapter on streams: a mask is not taken."""
+    model, prompt = make(), text(1, 3)
+    padded = torch.cat([torch.zeros(1, 1, dtype=torch.int64), prompt], dim=1)
+    alone, found = (model(x).logits[:, -1] for x in (prompt, padded))
+    assert not close(found, alone)
+    with pytest.raises(TypeError, match="attention_mask"):
+        model(padded, attention_mask=padded > 0)
+    with pytest.raises(ValueError, match="prompt is list"):
+        generate(model, [[1, 2], [1]], 1)  # type: ignore[arg-type]
+
+
 def test_a_seed_repeats_a_text_and_leaves_torchs_own_numbers() -> None:
     model, prompt = make(), text(2, 3)
     torch.manual_seed(1)

@@ -119,6 +119,7 @@ def right(layer: OneLayer, slots: int, lanes: int = 64) -> float:
     """
     rng = torch.Generator().manual_seed(9)
     text, hits = torch.randint(KINDS, (lanes, 24 * SEGMENT), generator=rng), []
+    text = text.to(next(layer.parameters()).device)
     starts = range(0, text.shape[1], SEGMENT)
     kept = [layer.states(text[:, at : at + SEGMENT], at) for at in starts]
     for at in starts[8:]:

@@ -124,6 +124,7 @@ def decoding_bytes(model: Any) -> int:
     That is the full memory, and keys and values of it and of the segment.
     """
     tokens = torch.zeros(1, model.config.segment_length, dtype=torch.int64)
+    tokens = tokens.to(model.like.device)
     memory, size = None, -1
     with evaluating(model):
         while memory is None or memory.nbytes > size:

@@ -48,13 +48,17 @@ def test_places_start_anew_or_are_counted_on(counting: bool) -> None:
     assert model(tokens, none, 0)[0].equal(logits) != counting
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """Answers from the tokens themselves, where they are in reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = torch.nn.Parameter(torch.zeros(()))  # on some device
 
     def states(self, tokens: torch.Tensor, at: int) -> torch.Tensor:
         return tokens[..., None]
 
-    def __call__(self, tokens: Any, memory: Any, at: int) -> Any:
+    def forward(self, tokens: Any, memory: Any, at: int) -> Any:
         text = torch.cat([memory[..., 0], tokens], dim=1)
         asked = text[:, -looking_back.BACK - 16 : -looking_back.BACK]
         return torch.nn.functional.one_hot(asked, looking_back.KINDS).float(), None
