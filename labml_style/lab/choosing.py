@@ -450,7 +450,6 @@ def _tasks(found: Records) -> None:
     """
     for name, wanted in (
         ("reverse", "RMT"),
-        ("copy-all", "RMT"),
         ("retrieval", "Memory Transformer-XL"),
     ):
         if name in found:
@@ -461,6 +460,17 @@ def _tasks(found: Records) -> None:
                 if arm.endswith(f", {last} segments") and "with a cache" not in arm
             }
             _best(f"the task of {name}", record, shares, wanted)
+    small, last = found["copy"], _segments(found["copy"])[-1]
+    _said(
+        "every seed of few memory tokens copies all",
+        small,
+        round(_copies(small, f"RMT, {last} segments")[0], 2) == 1,
+    )
+    if "copy-all" in found:
+        record = found["copy-all"]
+        many = [arm for arm in _arms(record) if arm.endswith(f", {last} segments")]
+        best = {arm: round(_copies(record, arm)[-1], 2) for arm in many}
+        _best("copying, by the best seed", record, best, f"RMT, {last} segments")
     solved = found["quadratic"]
     ways = {arm: _right(solved, arm, 6) for arm in _arms(solved)}
     _best("the steps of an equation", solved, ways, "RMT")
@@ -585,8 +595,6 @@ def _text(found: Records) -> dict[str, str]:
         "slots_most": str(most),
         "slots_gain": f"{slots(few) - slots(enough):.3f}",
         "slots_change": f"{slots(most) - slots(enough):+.3f}",
-        "state_enough": in_bytes(state_bytes(coarse, "xl", queue)),
-        "state_most": in_bytes(state_bytes(coarse, "xl", f"memory {most}")),
         "absolute": span(_longer(found["positions"], "absolute")),
     }
 
@@ -680,6 +688,18 @@ def _state(found: Records) -> dict[str, str]:
     }
 
 
+def _copies(record: Record, arm: str) -> list[float]:
+    """Return right answers after the segments that an arm names, one for each seed."""
+    count = arm.split()[-2]
+    return sorted(one["answers"][count] for one in measured(record, arm, "test"))
+
+
+def _by_seed(found: Records, name: str) -> str:
+    record = found["copy-all"]
+    shares = _copies(record, f"{name}, {_segments(record)[-1]} segments")
+    return ", ".join(f"{share:.0%}" for share in shares)
+
+
 def _equal(found: Records) -> dict[str, str]:
     """Return what memories of the same bytes answer over most segments."""
     turned, solved = found["reverse"], found["quadratic"]
@@ -710,12 +730,19 @@ def _equal(found: Records) -> dict[str, str]:
     }
     if "copy-all" in found:
         copied = partial(share, of=found["copy-all"])
+        few = f"RMT, {last} segments"
+        steps = [
+            found[name]["preset"]["arms"][few]["training"]["steps"]
+            for name in ("copy", "copy-all")
+        ]
         about["copied"] = (
-            f"With as many bytes they copy {copied('RMT')}, with a cache "
-            f"{copied('RMT with a cache')}, written slots "
-            f"{copied('Memory Transformer-XL')}, a Compressive Transformer "
-            f"{copied(*coarse)}, a Transformer-XL {copied('Transformer-XL')} "
-            "([record](results.md#copy-allcpu)). "
+            f"In copying with as many bytes their seeds have {_by_seed(found, 'RMT')}; "
+            f"means are {copied('Memory Transformer-XL')} of written slots, "
+            f"{copied(*coarse)} of a Compressive Transformer, "
+            f"{copied('Transformer-XL')} of a Transformer-XL "
+            "([record](results.md#copy-allcpu)). With "
+            f"{_states(found['copy'], few)} and {steps[0]} updates in place of "
+            f"{steps[1]} [every seed copies all](#small-state): train several seeds. "
         )
     if "retrieval" in found:
         record = found["retrieval"]
@@ -739,8 +766,6 @@ def _equal(found: Records) -> dict[str, str]:
 
 COSTED = {
     "max": "Compressive, max pooling",
-    "half": "top half",
-    "gated": "gated",
     "one": "1 kv_head",
     "written": "Memory Transformer-XL",
     "tokens": "RMT",
@@ -854,7 +879,7 @@ def _legend(found: Records) -> str:
         "*On text*: bits per byte over a Transformer-XL of the same bytes, which the "
         "cell names; less is better. There *no memory* has none, *gated "
         "Transformer-XL* and *one head* have the same parameters, and *memory tokens "
-        "with a cache* is over the cache. *On tasks*: right answers. "
+        "with a cache* is over the cache. *On tasks*: right answers, means. "
         f"{turned}: {about['copy_length']} symbols over {about['copy_segments']} "
         f"segments, {about['turned_state']} for every memory, a guess has "
         f"{about['copy_guess']}. {pairs}*Recall*: {about['far']} to {about['reach']} "
@@ -995,7 +1020,7 @@ def _memories(folder: Path | None) -> str:
             for verdict in claims.VERDICTS[:4]
             if verdict in kinds
         )
-        link = f"(claims.md#{memory.papers[0]})" if memory.papers else ""
-        name = f"[{memory.name}]{link}" if link else memory.name
-        lines.append(f"- **{name}.** {said or 'No paper.'}")
+        if said:
+            name = f"[{memory.name}](claims.md#{memory.papers[0]})"
+            lines.append(f"- **{name}.** {said}")
     return "\n".join(lines)

@@ -216,6 +216,7 @@ SAID = {
     "tokens that are not handed on carry nothing over a border": "reproduced",
     "memory tokens copy where a cache no longer reaches": "reproduced",
     "on text, tokens beat as many slots": "not reproduced",
+    "memory tokens keep pairs over segments": "in part",
     "memory tokens turn a text around where a cache no longer reaches": "reproduced",
     "memory tokens carry the steps of an equation better than a cache": "reproduced",
     "writing is learned from later segments": "reproduced",
@@ -384,6 +385,7 @@ def test_a_record_that_contradicts_a_recommendation_makes_no_page(
         ("compressive", lower("rate 4", by=-0.1), "a convolution cannot be told"),
         ("memory-layers-recall", right(0.9, "all"), "nothing came through from"),
         ("recall", right(0.5, "xl"), "a Transformer-XL guesses there"),
+        ("copy", right(0.9, "RMT, 6 segments"), "every seed of few memory tokens"),
     ],
 )
 def test_a_record_that_contradicts_a_sentence_makes_no_page(
@@ -427,7 +429,6 @@ def test_every_number_of_the_text_is_filled_in() -> None:
     assert names - given == {"table", "legend", "memories", "names"}
     prose = re.sub(r"\{\w+\}|\([\w./#-]+\)|`[^`]*`|GPT-2|1 to 5|4 bytes|1/", "", text)
     prose = re.sub(r"up to 4\s+segments|[Aa]fter\s+\d+", "", prose)
-    prose = re.sub(r"to 5 segments and that of\s+written slots to 4", "", prose)
     assert not re.findall(r"\d", prose), "a number that no record gives"
 
 
@@ -459,7 +460,7 @@ def test_tasks_at_equal_bytes_are_shown_where_they_were_run(
     assert set(record["preset"]["arms"]) <= set(preset.arms)
     choosing.check(found)
     text = str(choosing.facts(found))
-    assert "with a cache 75%" in text or "memory tokens 75%" in text
+    assert "75% of a Transformer-XL" in text or "memory tokens 75%" in text
     [row] = [
         line
         for line in choosing._table(found).split("\n")
@@ -469,7 +470,7 @@ def test_tasks_at_equal_bytes_are_shown_where_they_were_run(
     harm = right(0.99, "Transformer-XL, 6 segments")
     for run in record["runs"]:
         harm(run["arm"], "test", run["measures"]["test"])
-    with pytest.raises(ValueError, match=f"recommends {best} for the task of {name}"):
+    with pytest.raises(ValueError, match=f"recommends {best}.* for .*; change the rec"):
         choosing.check(found)
 
 
