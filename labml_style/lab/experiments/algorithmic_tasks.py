@@ -134,6 +134,26 @@ def judge_copy(record: dict[str, Any]) -> Verdict:
     )
 
 
+def judge_longer(record: dict[str, Any]) -> Verdict:
+    """Compare right answers with a copy without a fault."""
+    of = _shares(record)
+    rmt, both = of("RMT", 6), of("RMT with a cache", 6)
+    return decide(
+        [
+            Claim(
+                min(rmt) >= 0.99,
+                f"with 800 updates RMT has {', '.join(f'{x:.0%}' for x in rmt)} right "
+                "at 6 segments, by seed",
+            ),
+            Claim(
+                sum(x >= 0.99 for x in both) >= 2,
+                f"RMT with a cache has {', '.join(f'{x:.0%}' for x in both)}",
+            ),
+        ],
+        against=sum(x < 0.5 for x in rmt) >= 2,
+    )
+
+
 def judge_reverse(record: dict[str, Any]) -> Verdict:
     """Compare right answers of all memories at 2, 4 and 6 segments."""
     of = _shares(record)
@@ -301,6 +321,11 @@ EQUATIONS = replace(
     training=replace(SMALL.training, steps=500),
     measures={"test": Measure(warm_up=0, probes=(f"{TASKS}:whole_answers",))},
 )
+TWICE = {
+    name: replace(arm.training, steps=2 * arm.training.steps)
+    for name, arm in memories(SMALL, 6, 24).items()
+    if name in ("RMT", "RMT with a cache")
+}
 ONCE = replace(memories(LETTERS, 6, 12)["RMT"], task=f"{TASKS}:AskedOnce")
 
 
@@ -406,6 +431,25 @@ PRESETS: tuple[Preset, ...] = (
         expect=COPIED,
         contradict="RMT below 90 % at any number of segments in the mean, or a "
         "Transformer-XL at 6 segments with as much as RMT in the mean.",
+    ),
+    Preset(
+        name="copy-longer",
+        question="Does RMT copy over 6 segments with twice as many updates?",
+        corpus=f"{TASKS}:SmallCopy",
+        arms={
+            f"{name}, 6 segments": replace(arm, training=TWICE[name])
+            for name, arm in memories(SMALL, 6, 24).items()
+            if name in TWICE
+        },
+        form="cpu",
+        seeds=(0, 1, 2),
+        minutes=8,
+        judge=judge_longer,
+        expect="In the record copy-all one of three seeds has learned to copy at 6 "
+        "segments in 400 updates, for RMT and for RMT with a cache, and the others "
+        "guess. With 800 updates RMT copies in every seed, 99 % or more, and RMT with "
+        "a cache in two of three at least.",
+        contradict="Two of three seeds of RMT below 50 % after 800 updates.",
     ),
     _task(
         SMALL,
