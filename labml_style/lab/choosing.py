@@ -39,6 +39,8 @@ NAMES = (
     "gated-recall",
     "memory-layers-recall",
     "copy",
+    "reverse",
+    "quadratic",
     "copy-depth",
     "curriculum",
     "written-facts",
@@ -49,8 +51,8 @@ NAMES = (
 )
 """Records that the page rests on, in their form for a CPU."""
 
-LATER = ("copy-all",)
-"""Records that the table shows where they are there."""
+LATER = ("copy-all", "retrieval")
+"""Records that the page shows where they are there."""
 
 Records = Mapping[str, Record]
 
@@ -59,13 +61,13 @@ class Memory(NamedTuple):
     """A memory of the site, as the page lists it.
 
     Attributes:
-        arm: its name in the record of costs, and on the page.
+        name: on the page.
         chapter: page that explains it.
         what: what it stores, in a sentence.
         papers: keys of the papers whose claims are about it.
     """
 
-    arm: str
+    name: str
     chapter: str
     what: str
     papers: tuple[str, ...] = ()
@@ -75,42 +77,45 @@ MEMORIES = (
     Memory(
         "Transformer-XL",
         "transformer_xl.ipynb",
-        "The newest states of every layer, exactly.",
+        "exact slots, the newest states of every layer.",
         ("dai2019transformerxl",),
     ),
     Memory(
         "Compressive Transformer",
         "compressive_transformer.ipynb",
-        "Beside exact states, older ones in groups, a slot for each group.",
+        "beside exact slots, a slot for each group of older ones, made by max pooling "
+        "or by a convolution.",
         ("rae2019compressive",),
     ),
     Memory(
-        "gated Transformer-XL",
+        "Gated Transformer-XL",
         "gating.ipynb",
-        "As Transformer-XL, with a GRU gate in the place of each sum.",
+        "a Transformer-XL with a GRU gate in the place of each residual sum.",
         ("parisotto2019stabilizing",),
     ),
     Memory(
-        "memory in some layers",
+        "First layer, top half",
         "fewer_slots.ipynb",
-        "As Transformer-XL, in chosen layers, or with outputs in the place of inputs.",
+        "a Transformer-XL with its slots in these layers alone, and more in each.",
         ("rae2020deep", "ding2021ernie"),
     ),
     Memory(
-        "cheaper layers",
+        "One head",
         "cheaper_layers.ipynb",
-        "As Transformer-XL, with fewer heads of keys and values, or fewer weights.",
+        "a Transformer-XL with one head of keys and values for all heads of queries.",
         ("shazeer2019fast", "shazeer2020glu", "lan2019albert"),
     ),
     Memory(
-        "Memory Transformer-XL",
+        "Written slots",
         "memory_transformer_xl.ipynb",
-        "Beside exact states, slots that a gate writes, shared by all layers.",
+        "the Memory Transformer-XL. Exact slots, and a few shared by all layers, which "
+        "a write gate changes after each segment.",
     ),
     Memory(
-        "memory tokens",
+        "Memory tokens",
         "recurrent_memory.ipynb",
-        "A few vectors that are read before a segment and written after it.",
+        "the Recurrent Memory Transformer, RMT. A few vectors that are read before a "
+        "segment and written after it; with a cache, beside exact slots.",
         ("burtsev2020memory", "bulatov2022recurrent", "bulatov2023scaling"),
     ),
 )
@@ -143,7 +148,7 @@ def page(folder: Path | None = None) -> str:
     found = records(folder)
     check(found)
     about = facts(found) | {"table": _table(found), "legend": _legend(found)}
-    about["memories"] = _memories(folder)
+    about |= {"memories": _memories(folder), "names": _names()}
     return TEMPLATE.read_text().format_map(about)
 
 
@@ -162,9 +167,14 @@ def _arms(record: Record) -> list[str]:
     return list(dict.fromkeys(run["arm"] for run in record["runs"]))
 
 
+def _each(record: Record, arm: str, other: str) -> list[float]:
+    """Return the bits of an arm less those of another, one for each seed."""
+    return gaps(_bits(record, arm), _bits(record, other))
+
+
 def _over(record: Record, arm: str, other: str) -> float:
     """Return the bits of an arm less those of another, in the mean over seeds."""
-    return mean(gaps(_bits(record, arm), _bits(record, other)))
+    return mean(_each(record, arm, other))
 
 
 def _right(record: Record, arm: str, count: int) -> float:
@@ -262,14 +272,41 @@ def _longer(record: Record, arm: str) -> list[float]:
     return [bits(length) - bits(usual) for length in longer]
 
 
-def _half(found: Records) -> float:
-    """Return the bits of slots in the top half over as many bytes in all layers."""
-    return _over(found["memory-layers"], "top 4, twice the slots", "all")
+def _changes(found: Records) -> dict[str, list[float]]:
+    """Return bits over a Transformer-XL, by the arms of costs.
 
-
-def _gate(found: Records) -> float:
-    """Return the bits of gates over none, at equal parameters."""
-    return _over(found["gate-and-compression"], "gated exact", "exact")
+    One number for each seed, and for each size where there are several.
+    """
+    coarse, tokens = found["compressive"], found["memory-tokens"]
+    exact = _bits(coarse, "xl", _equal_slots(coarse)[0])
+    squeezed = [
+        gaps(
+            _bits(coarse, arm, f"compressed {one['config']['compressed_length']}"),
+            exact,
+        )
+        for arm, one in coarse["preset"]["arms"].items()
+        if arm.startswith("rate ")
+    ]
+    layers = tokens["preset"]["arms"]["no memory"]["config"]["layers"]
+    [both] = [arm for arm in tokens["preset"]["arms"] if " and " in arm]
+    written, _, queue = _written(found["written-text"])
+    return {
+        "no memory": gaps(
+            _bits(found["recurrence"], "alone", "carried"),
+            _bits(found["recurrence"], "memory"),
+        ),
+        "Compressive, convolution": sum(squeezed, []),
+        "gated": _each(found["gate-and-compression"], "gated exact", "exact"),
+        "top half": _each(found["memory-layers"], "top 4, twice the slots", "all"),
+        "1 kv_head": _each(found["cheaper-layers"], "1 kv_head", "plain"),
+        "Memory Transformer-XL": _each(found["written-text"], written, queue),
+        "RMT": [
+            change
+            for m in _tokens(tokens)
+            for change in _each(tokens, f"RMT {m}", f"Transformer-XL {m // layers}")
+        ],
+        "RMT and cache": _each(tokens, both, both.partition(" and ")[2]),
+    }
 
 
 # --- what is recommended, against its record
@@ -280,6 +317,7 @@ def check(found: Records) -> None:
     _streaming(found)
     _small(found)
     _facts_at_a_distance(found)
+    _tasks(found)
     _fast(found)
     documents = found["documents"]
     _best(
@@ -310,11 +348,26 @@ def _best(
         )
 
 
+def _said(sentence: str, record: Record, held: bool) -> None:
+    """Raise a `ValueError` where a record does not show what a sentence says."""
+    if not held:
+        raise ValueError(
+            f"choosing.md says that {sentence}, and {record['title']} contradicts it; "
+            "change the sentence"
+        )
+
+
 def _streaming(found: Records) -> None:
     """Check that at the same state a queue has the fewest bits on text."""
     best = partial(_best, "streaming text", least=True)
     coarse = found["compressive"]
-    best(coarse, {"xl": 0.0, **_equal_slots(coarse)[1]}, "xl")
+    _, over, noise = _equal_slots(coarse)
+    best(coarse, {"xl": 0.0, **over}, "xl")
+    _said(
+        "a convolution cannot be told from exact slots",
+        coarse,
+        max(over.values()) <= noise,
+    )
     queue = int(_equal_slots(coarse)[0].split()[1])
     about = coarse["preset"]["arms"]["xl"]["measures"]
     slots = {
@@ -340,7 +393,13 @@ def _facts_at_a_distance(found: Records) -> None:
     recall, layers = found["recall"], found["memory-layers-recall"]
     far = {arm: _recalled(layers, arm, 16, 48) for arm in _arms(layers)}
     _best("facts within the slots of a layer", layers, far, "first")
+    chance = _chances()
+    last = max(map(int, measured(layers, "all", "test")[0]["accuracy"]))
+    passed = _recalled(layers, "all", last, last) - chance["first_guess"]
+    _said("nothing came through from layer to layer", layers, passed < 0.05)
     least, most = _reaches(recall)
+    passed = _recalled(recall, "xl", least, most) - chance["recall_guess"]
+    _said("a Transformer-XL guesses there", recall, passed < 0.05)
     far = {arm: _recalled(recall, arm, least, most) for arm in _arms(recall)}
     _best("facts beyond the exact slots", recall, _rounded(far), "max")
     grown = found["curriculum"]
@@ -351,9 +410,7 @@ def _facts_at_a_distance(found: Records) -> None:
     _best("facts beyond training", written, asked, "GRU, 3 back")
     text = {
         "memory tokens": min(_tokens(found["memory-tokens"]).values()),
-        "written slots": _over(
-            found["written-text"], *_written(found["written-text"])[::2]
-        ),
+        "written slots": mean(_changes(found)["Memory Transformer-XL"]),
     }
     _best("facts in a text", written, text, "written slots", least=True)
     further = {
@@ -383,7 +440,40 @@ def _small(found: Records) -> None:
     many = _segments(copy)[-1]
     ways = ("RMT", "Transformer-XL, same state", "no memory")
     right = {way: _right(copy, f"{way}, {many} segments", many) for way in ways}
-    _best("small state, facts", copy, right, "RMT")
+    _best("small state, word by word", copy, right, "RMT")
+
+
+def _tasks(found: Records) -> None:
+    """Check which memory of the same bytes solves each task over most segments.
+
+    Memory tokens with a cache are memory tokens.
+    """
+    for name, wanted in (
+        ("reverse", "RMT"),
+        ("retrieval", "Memory Transformer-XL"),
+    ):
+        if name in found:
+            record, last = found[name], _segments(found[name])[-1]
+            shares = {
+                arm.rpartition(",")[0]: round(_right(record, arm, last), 2)
+                for arm in _arms(record)
+                if arm.endswith(f", {last} segments") and "with a cache" not in arm
+            }
+            _best(f"the task of {name}", record, shares, wanted)
+    small, last = found["copy"], _segments(found["copy"])[-1]
+    _said(
+        "every seed of few memory tokens copies all",
+        small,
+        round(_copies(small, f"RMT, {last} segments")[0], 2) == 1,
+    )
+    if "copy-all" in found:
+        record = found["copy-all"]
+        many = [arm for arm in _arms(record) if arm.endswith(f", {last} segments")]
+        best = {arm: round(_copies(record, arm)[-1], 2) for arm in many}
+        _best("copying, by the best seed", record, best, f"RMT, {last} segments")
+    solved = found["quadratic"]
+    ways = {arm: _right(solved, arm, 6) for arm in _arms(solved)}
+    _best("the steps of an equation", solved, ways, "RMT")
 
 
 def _fast(found: Records) -> None:
@@ -396,6 +486,16 @@ def _fast(found: Records) -> None:
         {arm: float(_decoding(costs, arm)) for arm in equal},
     ):
         _best("fast decoding", costs, values, "1 kv_head", least=True)
+
+
+def _chances() -> dict[str, float]:
+    """Return the shares of a guess in recall, which its records do not hold."""
+    from labml_style.lab.experiments import fewer_slots, reconstruction
+
+    return {
+        "recall_guess": reconstruction.CHANCE,
+        "first_guess": fewer_slots.CHANCE,
+    }
 
 
 def _segments(record: Record) -> list[int]:
@@ -433,24 +533,44 @@ def _sizes(found: Records) -> dict[str, str]:
         for record in found.values()
         for arm in record["preset"]["arms"].values()
     ]
-    base = found["costs"]["preset"]["arms"]["Transformer-XL"]
+    costs = found["costs"]["preset"]["arms"]
+    base, queue = costs["Transformer-XL"], costs["Transformer-XL"]["config"]
+    budget = state_bytes(found["costs"], "Transformer-XL", "test")
+    # three vectors of a layer for a slot (itself, key, value), two for a token of the
+    # segment, and slots for two segments
+    tight = budget // (queue["layers"] * queue["d_model"] * 4) // (3 * 2 + 2)
     return {
+        "tight_segment": str(tight),
+        "tight_slots": str(2 * tight),
+        "cost_tokens": str(costs["RMT"]["config"]["memory_tokens"]),
         "layers": span((c["layers"] for c in configs), ""),
         "width": span((c["d_model"] for c in configs), ""),
         "cost_layers": str(base["config"]["layers"]),
         "cost_width": str(base["config"]["d_model"]),
         "cost_segment": str(base["config"]["segment_length"]),
         "cost_lanes": str(base["batch"]),
-        "budget": in_bytes(state_bytes(found["costs"], "Transformer-XL", "test")),
+        "budget": in_bytes(budget),
         "budget_slots": str(base["config"]["memory_length"]),
     }
 
 
+def _states(record: Record, *arms: str) -> str:
+    """Return the bytes of one lane's memory, the least and the most of some arms."""
+    sizes = sorted(
+        state_bytes(record, arm, measure)
+        for (arm, measure) in summary(record)
+        if arm in arms
+    )
+    least, most = in_bytes(sizes[0]), in_bytes(sizes[-1])
+    if least == most:
+        return most
+    return f"{least.removesuffix(most[-3:])} to {most}"  # the unit once
+
+
 def _text(found: Records) -> dict[str, str]:
-    record, coarse = found["recurrence"], found["compressive"]
-    saved = gaps(_bits(record, "alone", "carried"), _bits(record, "memory"))
+    coarse, tokens = found["compressive"], found["memory-tokens"]
+    change = _changes(found)
     queue, over, noise = _equal_slots(coarse)
-    written, _, same = _written(found["written-text"])
     about = coarse["preset"]["arms"]["xl"]["measures"]
     lengths = sorted(one["memory_length"] for one in about.values())
     enough, most = int(queue.split()[1]), lengths[-1]
@@ -460,21 +580,21 @@ def _text(found: Records) -> dict[str, str]:
         return mean(_bits(coarse, "xl", f"memory {count}"))
 
     return {
-        "recurrence": span(saved),
-        "text_compressed": span(over.values(), "+.3f"),
+        "recurrence": span(change["no memory"]),
+        "text_compressed": span(change["Compressive, convolution"], "+.3f"),
+        "compressed_most": f"{max(over.values()):.3f}",
         "text_noise": f"{noise:.3f}",
-        "text_half": f"{_half(found):+.3f}",
-        "text_written": f"{_over(found['written-text'], written, same):+.3f}",
-        "text_tokens": span(_tokens(found["memory-tokens"]).values(), "+.3f"),
-        "text_gate": f"{_gate(found):+.3f}",
-        "bits_one": f"{_over(found['cheaper-layers'], '1 kv_head', 'plain'):+.3f}",
+        "text_half": span(change["top half"], "+.3f"),
+        "text_written": span(change["Memory Transformer-XL"], "+.3f"),
+        "text_tokens": span(change["RMT"], "+.3f"),
+        "text_tokens_state": _states(tokens, *(f"RMT {m}" for m in _tokens(tokens))),
+        "text_gate": span(change["gated"], "+.3f"),
+        "bits_one": span(change["1 kv_head"], "+.3f"),
         "slots_few": str(few),
         "slots_enough": str(enough),
         "slots_most": str(most),
         "slots_gain": f"{slots(few) - slots(enough):.3f}",
         "slots_change": f"{slots(most) - slots(enough):+.3f}",
-        "state_enough": in_bytes(state_bytes(coarse, "xl", queue)),
-        "state_most": in_bytes(state_bytes(coarse, "xl", f"memory {most}")),
         "absolute": span(_longer(found["positions"], "absolute")),
     }
 
@@ -490,13 +610,31 @@ def _distances(found: Records) -> dict[str, str]:
     tokens = partial(_right, grown, "1 to 5 segments")
     slots = partial(_right, written, "GRU, 3 back")
     documents = found["documents"]
+    document = documents["preset"]["arms"]["recurrent"]["config"]
     one = measured(documents, "recurrent", "test")
     lost = mean(x["answers"]["1"] - x["answers"]["3"] for x in one)
     first = min(_recalled(layers, "first", int(d), int(d)) for d in delays)
+    arms = recall["preset"]["arms"]
     return {
+        **{
+            name: f"{share:.{0 if share == 1 / 4 else 1}%}"
+            for name, share in _chances().items()
+        },
+        "recall_layers": str(arms["xl"]["config"]["layers"]),
+        "recall_state": _states(recall, "max", "xl"),
+        "max_exact": str(arms["max"]["config"]["memory_length"]),
+        "max_coarse": str(arms["max"]["config"]["compressed_length"]),
+        "first_slots": str(
+            layers["preset"]["arms"]["first"]["config"]["memory_length"]
+        ),
+        "first_state": _states(layers, "first", "all"),
+        "written_detached": f"{_right(written, 'GRU, 0 back', 4):.0%}",
+        "documents_guess": f"{one[0]['chance']:.0%}",
+        "documents_segment": str(document["segment_length"]),
+        "documents_tokens": str(document["memory_tokens"]),
+        "documents_width": str(document["d_model"]),
         "near": str(queue),
         "near_xl": f"{_recalled(recall, 'xl', 0, queue):.0%}",
-        "exact": str(queue),
         "far": str(far),
         "far_xl": f"{_recalled(recall, 'xl', far, reach):.0%}",
         "far_max": f"{_recalled(recall, 'max', far, reach):.0%}",
@@ -526,7 +664,7 @@ def _state(found: Records) -> dict[str, str]:
     text, copy, depth = found["memory-tokens"], found["copy"], found["copy-depth"]
     layers = text["preset"]["arms"]["no memory"]["config"]["layers"]
     one, many = "Transformer-XL 1", _segments(copy)[-1]
-    [both] = [arm for arm in text["preset"]["arms"] if " and " in arm]
+    config = copy["preset"]["arms"][f"RMT, {many} segments"]["config"]
 
     def copied(way: str) -> float:
         return _right(copy, f"{way}, {many} segments", many)
@@ -538,7 +676,7 @@ def _state(found: Records) -> dict[str, str]:
         "small_m": str(layers),
         "small_xl": f"{-_over(text, one, 'no memory'):.3f}",
         "small_rmt": f"{-_over(text, f'RMT {layers}', 'no memory'):.3f}",
-        "both_text": f"{_over(text, both, both.partition(' and ')[2]):.3f}",
+        "copy_length": str(many * config["segment_length"] // 2),
         "copy_state": in_bytes(state_bytes(copy, f"RMT, {many} segments", "test")),
         "copy_segments": str(many),
         "copy_rmt": f"{copied('RMT'):.0%}",
@@ -546,12 +684,88 @@ def _state(found: Records) -> dict[str, str]:
         "copy_guess": f"{guess:.1%}",
         "detached": f"{_right(depth, '0 segments back', int(count)):.0%}",
         "taught": f"{_right(depth, 'all segments back', int(count)):.0%}",
+        **_equal(found),
     }
+
+
+def _copies(record: Record, arm: str) -> list[float]:
+    """Return right answers after the segments that an arm names, one for each seed."""
+    count = arm.split()[-2]
+    return sorted(one["answers"][count] for one in measured(record, arm, "test"))
+
+
+def _by_seed(found: Records, name: str) -> str:
+    record = found["copy-all"]
+    shares = _copies(record, f"{name}, {_segments(record)[-1]} segments")
+    return ", ".join(f"{share:.0%}" for share in shares)
+
+
+def _equal(found: Records) -> dict[str, str]:
+    """Return what memories of the same bytes answer over most segments."""
+    turned, solved = found["reverse"], found["quadratic"]
+    last = _segments(turned)[-1]
+
+    def share(*names: str, of: Record = turned) -> str:
+        shares = (_right(of, f"{name}, {last} segments", last) for name in names)
+        return span(shares, ".0%")
+
+    coarse = ("Compressive, max pooling", "Compressive, convolution")
+    about = {
+        "turned_tokens": share("RMT"),
+        "turned_both": share("RMT with a cache"),
+        "turned_written": share("Memory Transformer-XL"),
+        "turned_compressive": share(*coarse),
+        "turned_xl": share("Transformer-XL"),
+        "turned_state": _states(turned, f"RMT, {last} segments"),
+        "solved_tokens": f"{_right(solved, 'RMT', 6):.0%}",
+        "solved_xl": f"{_right(solved, 'Transformer-XL, same state', 6):.0%}",
+        "solved_twice": f"{_right(solved, 'Transformer-XL, same slots', 6):.0%}",
+        "copied": "",
+        "retrieved": "",
+        "small_facts": (
+            "With {facts_state}, written slots answer {written_4} on facts after 4 "
+            "segments, and a Transformer-XL {written_xl} "
+            "([record](results.md#written-factscpu)). "
+        ).format_map(_distances(found)),
+    }
+    if "copy-all" in found:
+        copied = partial(share, of=found["copy-all"])
+        few = f"RMT, {last} segments"
+        steps = [
+            found[name]["preset"]["arms"][few]["training"]["steps"]
+            for name in ("copy", "copy-all")
+        ]
+        about["copied"] = (
+            f"In copying with as many bytes their seeds have {_by_seed(found, 'RMT')}; "
+            f"means are {copied('Memory Transformer-XL')} of written slots, "
+            f"{copied(*coarse)} of a Compressive Transformer, "
+            f"{copied('Transformer-XL')} of a Transformer-XL "
+            "([record](results.md#copy-allcpu)). With "
+            f"{_states(found['copy'], few)} and {steps[0]} updates in place of "
+            f"{steps[1]} [every seed copies all](#small-state): train several seeds. "
+        )
+    if "retrieval" in found:
+        record = found["retrieval"]
+        pairs = partial(share, of=record)
+        state = _states(record, f"RMT, {last} segments")
+        about["retrieved"] = (
+            f"Asked for one of two pairs over {last} segments, all with {state}, they "
+            f"answer {pairs('Memory Transformer-XL')}, memory tokens {pairs('RMT')}, "
+            f"a Compressive Transformer {pairs(*coarse)}, a Transformer-XL "
+            f"{pairs('Transformer-XL')}; who knows both values and not their keys has "
+            "half ([record](results.md#retrievalcpu)). "
+        )
+        about["small_facts"] = (
+            f"Asked for one of two pairs, with {state}, written slots answer "
+            f"{pairs('Memory Transformer-XL')} over {last} segments, memory tokens "
+            f"{pairs('RMT')}, a Transformer-XL {pairs('Transformer-XL')} "
+            "([record](results.md#retrievalcpu)). "
+        )
+    return about
 
 
 COSTED = {
     "max": "Compressive, max pooling",
-    "gated": "gated",
     "one": "1 kv_head",
     "written": "Memory Transformer-XL",
     "tokens": "RMT",
@@ -577,8 +791,12 @@ def _times(found: Records) -> dict[str, str]:
     ]
     sizes = {run["arm"]: run["parameters"] for run in costs["runs"]}
     extra = sizes["Memory Transformer-XL"] / sizes["Transformer-XL"] - 1
+    for kind in ("update", "token"):
+        over = _ratio(costs, kind, "RMT") / _ratio(costs, kind, "no memory")
+        about[f"over_{kind}"] = f"{over:.2f}"
     return {
         **about,
+        "fewer_one": f"{1 - sizes['1 kv_head'] / sizes['Transformer-XL']:.0%}",
         "speed": f"{spent[0] / spent[1]:.0f}",
         "speed_length": str(longest),
         "extra_written": f"{extra:.0%}",
@@ -591,6 +809,19 @@ def _times(found: Records) -> dict[str, str]:
 
 # --- the table, and what came out of the claims
 
+SHOWN = {
+    "Compressive, max pooling": "Compressive Transformer, max pooling",
+    "Compressive, convolution": "Compressive Transformer, convolution",
+    "gated": "gated Transformer-XL",
+    "1 kv_head": "one head",
+    "Memory Transformer-XL": "written slots",
+    "RMT": "memory tokens",
+    "RMT and cache": "memory tokens with a cache",
+}
+"""Names of memories on the page, by the arms of costs where they differ."""
+
+NONE = "not measured"
+
 
 def _table(found: Records) -> str:
     costs = found["costs"]
@@ -598,7 +829,7 @@ def _table(found: Records) -> str:
     sizes = {run["arm"]: run["parameters"] for run in costs["runs"]}
     head = (
         "memory",
-        "bytes of memory",
+        "bytes in costs",
         "time of an update",
         "time of a token",
         "bytes in decoding",
@@ -610,118 +841,151 @@ def _table(found: Records) -> str:
     base = sizes["Transformer-XL"]
     for arm, size in sizes.items():
         cells = (
-            arm,
+            SHOWN.get(arm, arm),
             in_bytes(state_bytes(costs, arm, "test")),
             f"{_ratio(costs, 'update', arm):.2f}",
             f"{_ratio(costs, 'token', arm):.2f}",
             in_bytes(_decoding(costs, arm)),
             f"{size / base - 1:+.0%}",
-            text.get(arm, "not measured"),
-            tasks.get(arm, "not measured"),
+            text.get(arm, NONE),
+            tasks.get(arm, NONE),
         )
         lines.append(f"| {' | '.join(cells)} |")
+        if arm == "Transformer-XL":
+            first = " | ".join(["first layer", *[NONE] * 6, tasks["first layer"]])
+            lines.append(f"| {first} |")
     return "\n".join(lines)
 
 
 def _legend(found: Records) -> str:
     config = found["costs"]["preset"]["arms"]["Transformer-XL"]["config"]
+    about = {**_sizes(found), **_distances(found), **_state(found)}
+    layers = found["memory-layers-recall"]["preset"]["arms"]
+    half = layers["top 4"]["config"]
+    pairs = ""
+    if "retrieval" in found:
+        last = _segments(found["retrieval"])[-1]
+        state = _states(found["retrieval"], f"RMT, {last} segments")
+        pairs = (
+            f"*Pairs*: one of two is asked for over {last} segments, {state}; who "
+            "knows both values and not their keys has half. "
+        )
+    turned = "*Reversal* and *copy*" if "copy-all" in found else "*Reversal*"
     return (
         "[Costs](results.md#costscpu) are those of "
         f"{config['layers']} layers of width {config['d_model']} with segments of "
         f"{config['segment_length']}. Bytes are those of one lane, in decoding at the "
         "end of a segment. Times and parameters are over those of a Transformer-XL. "
-        "*Top half*: slots in the top half of the layers, twice as many. *1 kv_head*: "
-        "one head of keys and values for four of queries. *RMT*: memory tokens. *On "
-        "text*: bits per byte over a Transformer-XL of the same bytes, each in its own "
-        "record; less is better. There *no memory* has no bytes, *gated* and *1 "
-        "kv_head* have the same parameters, and *RMT and cache* is over the cache. *On "
-        "tasks*: right answers."
+        "*On text*: bits per byte over a Transformer-XL of the same bytes, which the "
+        "cell names; less is better. There *no memory* has none, *gated "
+        "Transformer-XL* and *one head* have the same parameters, and *memory tokens "
+        "with a cache* is over the cache. *On tasks*: right answers, means. "
+        f"{turned}: {about['copy_length']} symbols over {about['copy_segments']} "
+        f"segments, {about['turned_state']} for every memory, a guess has "
+        f"{about['copy_guess']}. {pairs}*Recall*: {about['far']} to {about['reach']} "
+        f"tokens back, {about['recall_state']}, a guess has {about['recall_guess']}. "
+        f"*Short recall*: 16 tokens back, {about['first_state']}: "
+        f"{about['all_slots']} slots in each of {about['all_layers']} layers, "
+        f"{half['memory_length']} in each of the top half, or {about['first_slots']} "
+        f"in the first; a guess has {about['first_guess']}. *Facts*: after 4 segments, "
+        f"{about['facts_state']}, a guess has "
+        f"{about['facts_guess']}."
     )
+
+
+def _linked(name: str, text: str) -> str:
+    return f"[{text}](results.md#{name}cpu)"
 
 
 def _on_text(found: Records) -> dict[str, str]:
     """Return bits over a queue of the same state, by the arms of costs."""
-
-    def linked(name: str, text: str) -> str:
-        return f"[{text}](results.md#{name}cpu)"
-
-    alone = gaps(
-        _bits(found["recurrence"], "alone", "carried"),
-        _bits(found["recurrence"], "memory"),
-    )
-    tokens = _tokens(found["memory-tokens"])
-    written, _, queue = _written(found["written-text"])
-    both = _state(found)["both_text"]
-    parts = found["cheaper-layers"]
-    over = _equal_slots(found["compressive"])[1]
-    return {
-        "no memory": linked("recurrence", f"{mean(alone):+.3f}"),
-        "Transformer-XL": "0",
-        "Compressive, convolution": linked("compressive", span(over.values(), "+.3f")),
-        "gated": linked("gate-and-compression", f"{_gate(found):+.3f}"),
-        "top half": linked("memory-layers", f"{_half(found):+.3f}"),
-        "1 kv_head": linked(
-            "cheaper-layers", f"{_over(parts, '1 kv_head', 'plain'):+.3f}"
+    change = _changes(found)
+    tokens, written = found["memory-tokens"], found["written-text"]
+    coarse, recurrence = found["compressive"], found["recurrence"]
+    queue = _equal_slots(coarse)[0]
+    [both] = [arm for arm in tokens["preset"]["arms"] if " and " in arm]
+    about = {
+        "no memory": (
+            "recurrence",
+            in_bytes(state_bytes(recurrence, "memory", "carried")),
         ),
-        "Memory Transformer-XL": linked(
-            "written-text", f"{_over(found['written-text'], written, queue):+.3f}"
+        "Compressive, convolution": (
+            "compressive",
+            in_bytes(state_bytes(coarse, "xl", queue)),
         ),
-        "RMT": linked("memory-tokens", span(tokens.values(), "+.3f")),
-        "RMT and cache": linked("memory-tokens", f"+{both}"),
+        "gated": (
+            "gate-and-compression",
+            _states(found["gate-and-compression"], "gated exact"),
+        ),
+        "top half": ("memory-layers", _states(found["memory-layers"], "all")),
+        "1 kv_head": ("cheaper-layers", _states(found["cheaper-layers"], "1 kv_head")),
+        "Memory Transformer-XL": (
+            "written-text",
+            _states(written, _written(written)[0]),
+        ),
+        "RMT": (
+            "memory-tokens",
+            _states(tokens, *(f"RMT {m}" for m in _tokens(tokens))),
+        ),
+        "RMT and cache": ("memory-tokens", _states(tokens, both)),
     }
+    cells = {
+        arm: _linked(name, f"{span(change[arm], '+.3f')} at {size}")
+        for arm, (name, size) in about.items()
+    }
+    cells["no memory"] = cells["no memory"].replace(" at ", " against ")
+    return {**cells, "Transformer-XL": "0"}
 
 
 def _on_tasks(found: Records) -> dict[str, str]:
     """Return right answers in tasks, by the arms of costs."""
-    recall, gated, copy = found["recall"], found["gated-recall"], found["copy"]
+    recall, gated = found["recall"], found["gated-recall"]
     layers, written = found["memory-layers-recall"], found["written-facts"]
-    least, most = _reaches(recall)
-    many = _segments(copy)[-1]
-
     exact = gated["preset"]["arms"]["compressed"]["config"]["memory_length"]
     near = [f"{_recalled(gated, x, 0, exact):.0%}" for x in ("exact", "gated exact")]
 
     def back(arm: str) -> str:
-        share = f"{_recalled(recall, arm, least, most):.0%}"
-        return f"[{share} at {least} to {most} tokens back](results.md#recallcpu)"
+        share = _recalled(recall, arm, *_reaches(recall))
+        return _linked("recall", f"recall {share:.0%}")
 
-    def copied(way: str) -> str:
-        share = f"{_right(copy, f'{way}, {many} segments', many):.0%}"
-        return f"[{share} of a copy over {many} segments](results.md#copycpu)"
+    def short(arm: str) -> str:
+        share = _recalled(layers, arm, 16, 16)
+        return _linked("memory-layers-recall", f"short recall {share:.0%}")
 
-    equal: dict[str, str] = {}
-    if "copy-all" in found:  # every memory at the same bytes
-        record = found["copy-all"]
-        last = max(_segments(record))
-        for arm in ALL_COPY:
-            share = _right(record, f"{ALL_COPY[arm]}, {last} segments", last)
-            said = f"{share:.0%} of a copy over {last} segments, all at equal bytes"
-            equal[arm] = f"[{said}](results.md#copy-allcpu)"
-
-    half, everywhere = (
-        f"{_recalled(layers, arm, 16, 16):.0%}" for arm in ("top 4", "all")
-    )
     slots = f"{_right(written, 'GRU, 3 back', 4):.0%}"
-    own = {
-        "no memory": copied("no memory"),
-        "Transformer-XL": f"{back('xl')}, {copied('Transformer-XL, same state')}",
-        "Compressive, max pooling": back("max"),
-        "Compressive, convolution": back("convolution, attention"),
-        "gated": f"[{near[1]} up to {exact} tokens back, without a gate {near[0]}]"
-        "(results.md#gated-recallcpu)",
-        "top half": f"[{half} at 16 tokens back, all layers {everywhere}]"
-        "(results.md#memory-layers-recallcpu)",
-        "Memory Transformer-XL": f"[{slots} of facts after 4 segments]"
-        "(results.md#written-factscpu)",
-        "RMT": copied("RMT"),
+    cache = f"{_right(written, 'Transformer-XL, same state', 4):.0%}"
+    cells: dict[str, list[str]] = {
+        "Transformer-XL": [
+            back("xl"),
+            short("all"),
+            _linked("written-facts", f"facts {cache}"),
+        ],
+        "first layer": [short("first")],
+        "Compressive, max pooling": [back("max")],
+        "Compressive, convolution": [back("convolution, attention")],
+        "gated": [
+            _linked(
+                "gated-recall",
+                f"recall up to {exact} tokens back {near[1]}, without a gate {near[0]}",
+            )
+        ],
+        "top half": [short("top 4")],
+        "Memory Transformer-XL": [_linked("written-facts", f"facts {slots}")],
     }
-    return {
-        arm: ", ".join(x[arm] for x in (own, equal) if arm in x)
-        for arm in {**own, **equal}
-    }
+    for name, task in EQUAL.items():  # every memory at the same bytes
+        if name in found:
+            last = _segments(found[name])[-1]
+            for arm, own in ALL_EQUAL.items():
+                share = _right(found[name], f"{own}, {last} segments", last)
+                said = _linked(name, f"{task} {share:.0%}")
+                cells.setdefault(arm, []).append(said)
+    return {arm: ", ".join(said) for arm, said in cells.items()}
 
 
-ALL_COPY = {
+EQUAL = {"reverse": "reversal", "copy-all": "copy", "retrieval": "pairs"}
+"""Records that hold every memory at the same bytes, and the names of their tasks."""
+
+ALL_EQUAL = {
     arm: arm
     for arm in (
         "no memory",
@@ -732,28 +996,31 @@ ALL_COPY = {
         "RMT",
     )
 } | {"RMT and cache": "RMT with a cache"}
-"""Arms of the record of costs, and their names in that of copies."""
+"""Arms of the record of costs, and their names in those."""
+
+
+def _names() -> str:
+    return "\n".join(
+        f"- [{memory.name}]({memory.chapter}): {memory.what}" for memory in MEMORIES
+    )
 
 
 def _memories(folder: Path | None) -> str:
-    parts = []
+    """Return a line for each memory: its claims that a record speaks to."""
+    lines = []
     for memory in MEMORIES:
-        name = memory.arm[0].upper() + memory.arm[1:]
-        about = f"{memory.what} [Chapter]({memory.chapter})"
-        if memory.papers:
-            about += f", [claims](claims.md#{memory.papers[0]})"
-        lines = [f"### {name}\n", f"{about}.\n"]
         kinds: dict[str, list[str]] = {}
         for claim in claims.CLAIMS:
             if claim.paper in memory.papers:
                 kinds.setdefault(claims.look(claim, folder).verdict, []).append(
                     claim.name
                 )
-        for verdict in claims.VERDICTS:
-            if verdict in kinds:
-                said = "; ".join(kinds[verdict])
-                lines.append(f"- *{verdict[0].upper()}{verdict[1:]}:* {said}.")
-        if not kinds:
-            lines.append("It has no paper, and its package gives no numbers.")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        said = " ".join(
+            f"*{verdict[0].upper()}{verdict[1:]}:* {'; '.join(kinds[verdict])}."
+            for verdict in claims.VERDICTS[:4]
+            if verdict in kinds
+        )
+        if said:
+            name = f"[{memory.name}](claims.md#{memory.papers[0]})"
+            lines.append(f"- **{name}.** {said}")
+    return "\n".join(lines)

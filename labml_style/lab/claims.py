@@ -699,8 +699,8 @@ CLAIMS = (
     ),
     PaperClaim(
         paper=CT,
-        name="attention reconstruction beats pooling, and backpropagation through time "
-        "is worst",
+        name="attention reconstruction beats pooling, and training a compression "
+        "through time is worst",
         where="Table 5",
         says="Attention reconstruction has 0.973 bits per character, mean pooling "
         "0.982, max pooling 0.986, backpropagation through time 0.996.",
@@ -763,7 +763,7 @@ CLAIMS = (
     ),
     PaperClaim(
         paper=DEEP,
-        name="few layers with a long memory are enough",
+        name="few layers with a long memory are enough on text",
         where="abstract",
         says="Comparable results with a sixth of the long-range memories.",
         records=("memory-layers@cpu",),
