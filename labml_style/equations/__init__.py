@@ -81,6 +81,7 @@ class QuadraticEquations(AlgorithmicTask):
     question_length = FIELD
     answer_length, counted = 5 * FIELD + 1, FIELD + 1
     choices = len(characters)
+    shifted = True
 
     def __init__(
         self,
@@ -125,11 +126,3 @@ class QuadraticEquations(AlgorithmicTask):
         scored = (fields > 0) | ends | (torch.arange(FIELD) == 0)
         found = torch.where(scored, fields, -100).flatten(1)
         return torch.cat([found, torch.full_like(found[:, :1], -100)], dim=1)
-
-    def pack(self, questions: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-        row = torch.cat([questions, answers], dim=1)
-        return row[:, :-1], row[:, 1:]
-
-    def unpack(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        row = torch.cat([x, y[:, -1:]], dim=1)
-        return row[:, :FIELD], row[:, FIELD:]

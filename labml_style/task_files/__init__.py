@@ -77,7 +77,9 @@ def write_samples(
     questions, answers = map(
         torch.stack, zip(*list(found.values())[:wanted], strict=True)
     )
-    for path, array in zip(paths, task.pack(questions, answers), strict=True):
+    row = torch.cat([questions, answers], dim=1)
+    pair = (row[:, :-1], row[:, 1:]) if task.shifted else (questions, answers)
+    for path, array in zip(paths, pair, strict=True):
         content = io.BytesIO()
         numpy.save(content, array.numpy())
         store.write_bytes(path, content.getvalue())
@@ -119,7 +121,10 @@ class StoredTask(AlgorithmicTask):
                 f"X is {list(x.shape)} and y {list(y.shape)}; expected two arrays with "
                 "as many rows"
             )
-        self.questions, self.answers = task.unpack(x, y)
+        if task.shifted:
+            row = torch.cat([x, y[:, -1:]], dim=1)
+            x, y = row.tensor_split([task.question_length], dim=1)
+        self.questions, self.answers = x, y
         for name, rows, length in (
             ("questions", self.questions, task.question_length),
             ("answers", self.answers, task.answer_length),

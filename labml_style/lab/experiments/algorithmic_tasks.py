@@ -445,6 +445,8 @@ PRESETS: tuple[Preset, ...] = (
         seeds=(0, 1, 2),
         minutes=8,
         judge=judge_longer,
+        committed="Committed on 30 November 2026 at 12:34, when the record copy-all "
+        "was there. The runs began then and took 5 minutes.",
         expect="In the record copy-all one of three seeds has learned to copy at 6 "
         "segments in 400 updates, for RMT and for RMT with a cache, and the others "
         "guess. With 800 updates RMT copies in every seed, 99 % or more, and RMT with "

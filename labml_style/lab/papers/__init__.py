@@ -75,7 +75,7 @@ def beside() -> None:
 
     said = []
     with use_style():
-        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 5.4), sharey=True)
+        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 3.7), sharey=True)
         for row, (task, title) in enumerate(RECORDS.items()):
             both = ("the paper", published(task)), ("here", recorded(title))
             for panel, (who, shares) in zip(axes[row], both, strict=True):
@@ -99,7 +99,6 @@ def beside() -> None:
         axes[1, 0].set_ylabel("right answers, %")
         handles, names = axes[0, 0].get_legend_handles_labels()
         place: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        figure.tight_layout()
         figure.legend(handles, names, ncols=2, frameon=False, fontsize=9, **place)
     show(
         figure,
