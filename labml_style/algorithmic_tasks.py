@@ -30,7 +30,7 @@
 #     "retrieval": ("d2f7=d=f", "·····2·7"),
 # }
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.4))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
 #     for i, (name, (tokens, answers)) in enumerate(rows.items()):
 #         y = -2.6 * i
 #         for part in range(4):
@@ -225,7 +225,7 @@
 #     learn(model, 6, 400)
 #     shares[name] = right(model, 6)
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.0))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.8))
 #     for (name, share), mark in zip(shares.items(), "sov", strict=True):
 #         places = range(1, 12, 2)  # from a symbol to the token that asks for it
 #         axes.plot(places, 100 * share, f"{mark}-", label=name)
@@ -614,12 +614,12 @@ class TaskStream(SampleStream):
 # ## Measured
 #
 # Models of two layers of width 64, with pre-norm; 400 updates of 32 samples for copy
-# and reverse, 1,200 for retrieval, 500 for equations. At each number of segments all arms
-# with a memory have the same bytes. These shrink with the segment, from 32 to 16 and 12
-# vectors in copy and reverse, because a Compressive Transformer keeps at least one
-# segment of exact slots; so a fall from 2 to 6 segments is due to both. A Memory
-# Transformer has as many learned tokens, and carries nothing on. The glossary says [what
-# a verdict means](../docs/glossary.md#verdict).
+# and reverse, 1,200 for retrieval, 500 for equations. At each number of segments all
+# arms with a memory have the same bytes. These shrink with the segment, from 32 to 16
+# and 12 vectors in copy and reverse, because a Compressive Transformer keeps at least
+# one segment of exact slots; so a fall from 2 to 6 segments is due to both. A Memory
+# Transformer has as many learned tokens, and carries nothing on. What a verdict means
+# is [in the glossary](../docs/glossary.md#verdict).
 #
 # ### Which memory copies a text?
 #

@@ -75,7 +75,7 @@ def beside() -> None:
 
     said = []
     with use_style():
-        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 3.7), sharey=True)
+        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 3.2), sharey=True)
         for row, (task, title) in enumerate(RECORDS.items()):
             both = ("the paper", published(task)), ("here", recorded(title))
             for panel, (who, shares) in zip(axes[row], both, strict=True):
