@@ -154,9 +154,10 @@
 # scored. Bulatov and others (2022, section 4.1) take a text $x$ of $L$
 # symbols and ask for
 #
-# $$ x \circ \langle\text{sign}\rangle \circ x \circ x \quad\text{(copy)}, \qquad
-# x \circ \langle\text{sign}\rangle \circ x_{L} \dots x_{1} \quad\text{(reverse)}
-# \tag{1} $$
+# $$ \begin{aligned}
+# \text{copy: } & x \circ \langle\text{sign}\rangle \circ x \circ x \\
+# \text{reverse: } & x \circ \langle\text{sign}\rangle \circ x_L \dots x_1
+# \end{aligned} \tag{1} $$
 #
 # The sample is cut into segments, and **memory** is all that goes from one to the next.
 # The loss is taken over the answer, and its gradient goes back through all segments:
