@@ -736,13 +736,14 @@ def _equal(found: Records) -> dict[str, str]:
             for name in ("copy", "copy-all")
         ]
         about["copied"] = (
-            f"In copying with as many bytes their seeds have {_by_seed(found, 'RMT')}; "
-            f"means are {copied('Memory Transformer-XL')} of written slots, "
-            f"{copied(*coarse)} of a Compressive Transformer, "
-            f"{copied('Transformer-XL')} of a Transformer-XL "
+            f"In copying with as many bytes they have {copied('RMT')} in the mean, by "
+            f"seed {_by_seed(found, 'RMT')}; written slots have "
+            f"{copied('Memory Transformer-XL')}, a Compressive Transformer "
+            f"{copied(*coarse)}, a Transformer-XL {copied('Transformer-XL')} "
             "([record](results.md#copy-allcpu)). With "
             f"{_states(found['copy'], few)} and {steps[0]} updates in place of "
-            f"{steps[1]} [every seed copies all](#small-state): train several seeds. "
+            f"{steps[1]} [every seed copies all](#small-state): take few tokens, and "
+            "train several seeds. "
         )
     if "retrieval" in found:
         record = found["retrieval"]
@@ -877,9 +878,9 @@ def _legend(found: Records) -> str:
         f"{config['segment_length']}. Bytes are those of one lane, in decoding at the "
         "end of a segment. Times and parameters are over those of a Transformer-XL. "
         "*On text*: bits per byte over a Transformer-XL of the same bytes, which the "
-        "cell names; less is better. There *no memory* has none, *gated "
-        "Transformer-XL* and *one head* have the same parameters, and *memory tokens "
-        "with a cache* is over the cache. *On tasks*: right answers, means. "
+        "cell names; less is better. There *no memory* has no bytes, *gated "
+        "Transformer-XL* and *one head* stand at equal parameters, and *memory tokens "
+        "with a cache* over the same cache alone. *On tasks*: right answers, means. "
         f"{turned}: {about['copy_length']} symbols over {about['copy_segments']} "
         f"segments, {about['turned_state']} for every memory, a guess has "
         f"{about['copy_guess']}. {pairs}*Recall*: {about['far']} to {about['reach']} "
