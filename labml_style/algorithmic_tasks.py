@@ -467,6 +467,7 @@ class AssociativeRetrieval(AlgorithmicTask):
 #     AssociativeRetrieval(),
 #     AssociativeRetrieval(pairs=2, questions=3, sign_first=True),
 # )
+# task: AlgorithmicTask
 # for task in samples:
 #     question, follows = task.draw(1, torch.Generator().manual_seed(4))
 #     row = torch.cat([question, follows], dim=1)[0]
@@ -543,7 +544,8 @@ class TaskStream(SampleStream):
                 f"segments is {segments}; expected a divisor of the {row} tokens of a "
                 "sample"
             )
-        self.task, self.split, self.taught = task, split, taught
+        self.task: AlgorithmicTask = task
+        self.split, self.taught = split, taught
         self.vocabulary, self.symbols = len(task.characters), task.choices
         super().__init__(samples, segments, batch, row // segments, seed)
         self._last = -1, self.sample(generator(seed, 0))
@@ -644,6 +646,8 @@ class TaskStream(SampleStream):
 # ### Which memory turns a text around?
 
 # %% tags=["active-ipynb"]
+# from IPython.display import display
+#
 # from labml_style.lab.results import expectation
 #
 # display(expectation("reverse@cpu", folded=True), verdict("reverse@cpu"))
@@ -861,6 +865,8 @@ class TaskStream(SampleStream):
 
 # %% tags=["active-ipynb", "check"]
 # with attempt():
+#     from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
+#
 #     def reaches(layers, length, n, slots):
 #         torch.manual_seed(0)
 #         how = dict(vocabulary=9, d_model=8, heads=1, d_ff=8, layers=layers)
@@ -873,7 +879,7 @@ class TaskStream(SampleStream):
 #         memory = None
 #         for segment in rows.split(n, dim=1):
 #             logits, memory, _ = model(segment, memory)
-#         return not logits[0, -1].equal(logits[1, -1])
+#         return (logits[0, -1] - logits[1, -1]).abs().max() > 1e-12
 #
 #     for layers, length, n in ((1, 4, 2), (2, 6, 2), (2, 6, 3), (3, 8, 2), (2, 4, 4)):
 #         slots = least_slots(layers, length, n)
