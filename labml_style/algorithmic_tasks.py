@@ -703,11 +703,10 @@ class TaskStream(SampleStream):
 # and of a decoded token are compared in [Which memory, when](../docs/choosing.md).
 #
 # **Recommendation.** Take memory tokens where a sequence must be carried as it is, and
-# begin with few of them: 4 copied in every seed, 12 in one of three.
-# Take written slots where a few facts must be found again by a name. Take a cache where
-# what is asked for stands no further back than its layers reach: nothing has to be
-# learned there. And test a memory on the task that is nearest to yours before you train
-# it for days: a task like these takes a minute, and has an answer.
+# begin with few of them: 4 copied in every seed, 12 in one of three. Take written slots
+# where a few facts must be found again by a name. Take a cache where what is asked for
+# stands no further back than its layers reach. And test a memory on the task that is
+# nearest to yours before you train it for days: such a task takes a minute.
 
 # %% [markdown]
 # ## Where this departs from the paper
@@ -904,7 +903,5 @@ class TaskStream(SampleStream):
 # - [Bulatov and others 2022](../docs/references.md#bulatov2022recurrent), *Recurrent
 #   Memory Transformer*: the tasks, section 4.1, and the runs.
 # - [Dai and others 2019](../docs/references.md#dai2019transformerxl), *Transformer-XL*.
-# - [Burtsev and others 2020](../docs/references.md#burtsev2020memory), *Memory
-#   Transformer*.
 # - [Rae and others 2019](../docs/references.md#rae2019compressive), *Compressive
 #   Transformers for Long-Range Sequence Modelling*.
