@@ -23,7 +23,8 @@ from labml_style.documents import (
     RecurrentMemoryClassifier,
     RecurrentMemoryClassifierConfig,
 )
-from labml_style.lab import looking_back, part_three, probes, runner, segments
+from labml_style.lab import looking_back, probes, runner, segments
+from labml_style.lab.decoding import decoding_bytes
 from labml_style.lab.experiments import documents
 from labml_style.lab.presets import Measure
 from labml_style.lab.recall import DelayStream
@@ -135,7 +136,7 @@ MEASURES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "by_segments": (compressive, probed(segments.by_segments, FACTS)),
     "by_place": (classifier, probed(documents.by_place, passages())),
     "right": (layer, lambda model: looking_back.right(model, 16, lanes=2)),
-    "decoding_bytes": (compressive, part_three.decoding_bytes),
+    "decoding_bytes": (compressive, decoding_bytes),
     "state_bytes": (compressive, runner.state_bytes),
     "measure": (compressive, lambda model: runner.measure(model, corpus(), CARRIED)),
 }

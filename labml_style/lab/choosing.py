@@ -39,7 +39,9 @@ NAMES = (
     "gated-recall",
     "memory-layers-recall",
     "copy",
+    "copy-all",
     "reverse",
+    "retrieval",
     "quadratic",
     "copy-depth",
     "curriculum",
@@ -50,9 +52,6 @@ NAMES = (
     "costs",
 )
 """Records that the page rests on, in their form for a CPU."""
-
-LATER = ("copy-all", "retrieval")
-"""Records that the page shows where they are there."""
 
 Records = Mapping[str, Record]
 
@@ -128,12 +127,7 @@ def records(folder: Path | None = None) -> dict[str, Record]:
         ValueError: one is not there.
     """
     where = folder or results.FOLDER
-    paths = {name: where / f"{name}@cpu.json" for name in (*NAMES, *LATER)}
-    return {
-        name: load(str(path))
-        for name, path in paths.items()
-        if name in NAMES or path.exists()
-    }
+    return {name: load(str(where / f"{name}@cpu.json")) for name in NAMES}
 
 
 def page(folder: Path | None = None) -> str:
@@ -147,7 +141,7 @@ def page(folder: Path | None = None) -> str:
     """
     found = records(folder)
     check(found)
-    about = facts(found) | {"table": _table(found), "legend": _legend(found)}
+    about = facts(found) | {"table": _table(found)}
     about |= {"memories": _memories(folder), "names": _names()}
     return TEMPLATE.read_text().format_map(about)
 
@@ -391,7 +385,7 @@ def _streaming(found: Records) -> None:
 def _facts_at_a_distance(found: Records) -> None:
     """Check which memory answers most at each distance."""
     recall, layers = found["recall"], found["memory-layers-recall"]
-    far = {arm: _recalled(layers, arm, 16, 48) for arm in _arms(layers)}
+    far = {arm: _recalled(layers, arm, SHORT, 48) for arm in _arms(layers)}
     _best("facts within the slots of a layer", layers, far, "first")
     chance = _chances()
     last = max(map(int, measured(layers, "all", "test")[0]["accuracy"]))
@@ -452,25 +446,26 @@ def _tasks(found: Records) -> None:
         ("reverse", "RMT"),
         ("retrieval", "Memory Transformer-XL"),
     ):
-        if name in found:
-            record, last = found[name], _segments(found[name])[-1]
-            shares = {
-                arm.rpartition(",")[0]: round(_right(record, arm, last), 2)
-                for arm in _arms(record)
-                if arm.endswith(f", {last} segments") and "with a cache" not in arm
-            }
-            _best(f"the task of {name}", record, shares, wanted)
+        record, last = found[name], _segments(found[name])[-1]
+        shares = {
+            arm.rpartition(",")[0]: round(_right(record, arm, last), 2)
+            for arm in _arms(record)
+            if arm.endswith(f", {last} segments") and "with a cache" not in arm
+        }
+        _best(f"the task of {name}", record, shares, wanted)
     small, last = found["copy"], _segments(found["copy"])[-1]
     _said(
         "every seed of few memory tokens copies all",
         small,
         round(_copies(small, f"RMT, {last} segments")[0], 2) == 1,
     )
-    if "copy-all" in found:
-        record = found["copy-all"]
-        many = [arm for arm in _arms(record) if arm.endswith(f", {last} segments")]
-        best = {arm: round(_copies(record, arm)[-1], 2) for arm in many}
-        _best("copying, by the best seed", record, best, f"RMT, {last} segments")
+    copied = partial(_right, found["copy-all"], count=last)
+    _said(
+        "with more memory tokens seeds fail to copy, and written slots copy more",
+        found["copy-all"],
+        copied(f"RMT, {last} segments")
+        < copied(f"Memory Transformer-XL, {last} segments"),
+    )
     solved = found["quadratic"]
     ways = {arm: _right(solved, arm, 6) for arm in _arms(solved)}
     _best("the steps of an equation", solved, ways, "RMT")
@@ -642,6 +637,8 @@ def _distances(found: Records) -> dict[str, str]:
         "first_far": str(last),
         "first_right": f"{first:.0%}",
         "all_right": f"{_recalled(layers, 'all', last, last):.0%}",
+        "short_back": str(SHORT),
+        "half_slots": str(layers["preset"]["arms"]["top 4"]["config"]["memory_length"]),
         "all_slots": str(config["memory_length"]),
         "all_layers": str(config["layers"]),
         "facts_5": f"{tokens(5):.0%}",
@@ -694,10 +691,8 @@ def _copies(record: Record, arm: str) -> list[float]:
     return sorted(one["answers"][count] for one in measured(record, arm, "test"))
 
 
-def _by_seed(found: Records, name: str) -> str:
-    record = found["copy-all"]
-    shares = _copies(record, f"{name}, {_segments(record)[-1]} segments")
-    return ", ".join(f"{share:.0%}" for share in shares)
+def _steps(record: Record, arm: str) -> str:
+    return str(record["preset"]["arms"][arm]["training"]["steps"])
 
 
 def _equal(found: Records) -> dict[str, str]:
@@ -710,59 +705,33 @@ def _equal(found: Records) -> dict[str, str]:
         return span(shares, ".0%")
 
     coarse = ("Compressive, max pooling", "Compressive, convolution")
-    about = {
+    copied = partial(share, of=found["copy-all"])
+    pairs = partial(share, of=found["retrieval"])
+    few = f"RMT, {last} segments"
+    return {
         "turned_tokens": share("RMT"),
         "turned_both": share("RMT with a cache"),
         "turned_written": share("Memory Transformer-XL"),
         "turned_compressive": share(*coarse),
         "turned_xl": share("Transformer-XL"),
-        "turned_state": _states(turned, f"RMT, {last} segments"),
+        "turned_state": _states(turned, few),
         "solved_tokens": f"{_right(solved, 'RMT', 6):.0%}",
         "solved_xl": f"{_right(solved, 'Transformer-XL, same state', 6):.0%}",
         "solved_twice": f"{_right(solved, 'Transformer-XL, same slots', 6):.0%}",
-        "copied": "",
-        "retrieved": "",
-        "small_facts": (
-            "With {facts_state}, written slots answer {written_4} on facts after 4 "
-            "segments, and a Transformer-XL {written_xl} "
-            "([record](results.md#written-factscpu)). "
-        ).format_map(_distances(found)),
+        "copied_tokens": copied("RMT"),
+        "copied_seeds": ", ".join(f"{x:.0%}" for x in _copies(found["copy-all"], few)),
+        "copied_written": copied("Memory Transformer-XL"),
+        "copied_compressive": copied(*coarse),
+        "copied_xl": copied("Transformer-XL"),
+        "few_state": _states(found["copy"], few),
+        "few_steps": _steps(found["copy"], few),
+        "many_steps": _steps(found["copy-all"], few),
+        "pairs_state": _states(found["retrieval"], few),
+        "pairs_written": pairs("Memory Transformer-XL"),
+        "pairs_tokens": pairs("RMT"),
+        "pairs_compressive": pairs(*coarse),
+        "pairs_xl": pairs("Transformer-XL"),
     }
-    if "copy-all" in found:
-        copied = partial(share, of=found["copy-all"])
-        few = f"RMT, {last} segments"
-        steps = [
-            found[name]["preset"]["arms"][few]["training"]["steps"]
-            for name in ("copy", "copy-all")
-        ]
-        about["copied"] = (
-            f"In copying with as many bytes they have {copied('RMT')} in the mean, by "
-            f"seed {_by_seed(found, 'RMT')}; written slots have "
-            f"{copied('Memory Transformer-XL')}, a Compressive Transformer "
-            f"{copied(*coarse)}, a Transformer-XL {copied('Transformer-XL')} "
-            "([record](results.md#copy-allcpu)). With "
-            f"{_states(found['copy'], few)} and {steps[0]} updates in place of "
-            f"{steps[1]} [every seed copies all](#small-state): take few tokens, and "
-            "train several seeds. "
-        )
-    if "retrieval" in found:
-        record = found["retrieval"]
-        pairs = partial(share, of=record)
-        state = _states(record, f"RMT, {last} segments")
-        about["retrieved"] = (
-            f"Asked for one of two pairs over {last} segments, all with {state}, they "
-            f"answer {pairs('Memory Transformer-XL')}, memory tokens {pairs('RMT')}, "
-            f"a Compressive Transformer {pairs(*coarse)}, a Transformer-XL "
-            f"{pairs('Transformer-XL')}; who knows both values and not their keys has "
-            "half ([record](results.md#retrievalcpu)). "
-        )
-        about["small_facts"] = (
-            f"Asked for one of two pairs, with {state}, written slots answer "
-            f"{pairs('Memory Transformer-XL')} over {last} segments, memory tokens "
-            f"{pairs('RMT')}, a Transformer-XL {pairs('Transformer-XL')} "
-            "([record](results.md#retrievalcpu)). "
-        )
-    return about
 
 
 COSTED = {
@@ -823,6 +792,9 @@ SHOWN = {
 
 NONE = "not measured"
 
+SHORT = 16
+"""Tokens back at which the table compares layers that have slots."""
+
 
 def _table(found: Records) -> str:
     costs = found["costs"]
@@ -856,42 +828,6 @@ def _table(found: Records) -> str:
             first = " | ".join(["first layer", *[NONE] * 6, tasks["first layer"]])
             lines.append(f"| {first} |")
     return "\n".join(lines)
-
-
-def _legend(found: Records) -> str:
-    config = found["costs"]["preset"]["arms"]["Transformer-XL"]["config"]
-    about = {**_sizes(found), **_distances(found), **_state(found)}
-    layers = found["memory-layers-recall"]["preset"]["arms"]
-    half = layers["top 4"]["config"]
-    pairs = ""
-    if "retrieval" in found:
-        last = _segments(found["retrieval"])[-1]
-        state = _states(found["retrieval"], f"RMT, {last} segments")
-        pairs = (
-            f"*Pairs*: one of two is asked for over {last} segments, {state}; who "
-            "knows both values and not their keys has half. "
-        )
-    turned = "*Reversal* and *copy*" if "copy-all" in found else "*Reversal*"
-    return (
-        "[Costs](results.md#costscpu) are those of "
-        f"{config['layers']} layers of width {config['d_model']} with segments of "
-        f"{config['segment_length']}. Bytes are those of one lane, in decoding at the "
-        "end of a segment. Times and parameters are over those of a Transformer-XL. "
-        "*On text*: bits per byte over a Transformer-XL of the same bytes, which the "
-        "cell names; less is better. There *no memory* has no bytes, *gated "
-        "Transformer-XL* and *one head* stand at equal parameters, and *memory tokens "
-        "with a cache* over the same cache alone. *On tasks*: right answers, means. "
-        f"{turned}: {about['copy_length']} symbols over {about['copy_segments']} "
-        f"segments, {about['turned_state']} for every memory, a guess has "
-        f"{about['copy_guess']}. {pairs}*Recall*: {about['far']} to {about['reach']} "
-        f"tokens back, {about['recall_state']}, a guess has {about['recall_guess']}. "
-        f"*Short recall*: 16 tokens back, {about['first_state']}: "
-        f"{about['all_slots']} slots in each of {about['all_layers']} layers, "
-        f"{half['memory_length']} in each of the top half, or {about['first_slots']} "
-        f"in the first; a guess has {about['first_guess']}. *Facts*: after 4 segments, "
-        f"{about['facts_state']}, a guess has "
-        f"{about['facts_guess']}."
-    )
 
 
 def _linked(name: str, text: str) -> str:
@@ -950,7 +886,7 @@ def _on_tasks(found: Records) -> dict[str, str]:
         return _linked("recall", f"recall {share:.0%}")
 
     def short(arm: str) -> str:
-        share = _recalled(layers, arm, 16, 16)
+        share = _recalled(layers, arm, SHORT, SHORT)
         return _linked("memory-layers-recall", f"short recall {share:.0%}")
 
     slots = f"{_right(written, 'GRU, 3 back', 4):.0%}"
@@ -974,12 +910,11 @@ def _on_tasks(found: Records) -> dict[str, str]:
         "Memory Transformer-XL": [_linked("written-facts", f"facts {slots}")],
     }
     for name, task in EQUAL.items():  # every memory at the same bytes
-        if name in found:
-            last = _segments(found[name])[-1]
-            for arm, own in ALL_EQUAL.items():
-                share = _right(found[name], f"{own}, {last} segments", last)
-                said = _linked(name, f"{task} {share:.0%}")
-                cells.setdefault(arm, []).append(said)
+        last = _segments(found[name])[-1]
+        for arm, own in ALL_EQUAL.items():
+            share = _right(found[name], f"{own}, {last} segments", last)
+            said = _linked(name, f"{task} {share:.0%}")
+            cells.setdefault(arm, []).append(said)
     return {arm: ", ".join(said) for arm, said in cells.items()}
 
 

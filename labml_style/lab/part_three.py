@@ -10,20 +10,19 @@ import math
 import statistics
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from labml_style.contract import integer
-from labml_style.generation import start, step
 from labml_style.lab import presets, results, runner
+from labml_style.lab.decoding import decoding_bytes
 from labml_style.lab.judging import gaps
 from labml_style.lab.presets import Arm
-from labml_style.loop import evaluating
 from labml_style.streams import TextStream
 from labml_style.training import Training
 
-__all__ = ["GROUPS", "Group", "decoding_bytes", "part_three", "step_times"]
+__all__ = ["GROUPS", "Group", "part_three", "step_times"]
 
 
 class Group(NamedTuple):
@@ -116,23 +115,6 @@ def _chosen(bits: dict[str, list[float]], group: Group) -> list[str]:
         )
     order = dict.fromkeys([group.base, *(arm.split(", rate ")[0] for arm in bits)])
     return [best[name] for name in order if name not in group.without]
-
-
-def decoding_bytes(model: Any) -> int:
-    """Return what decoding holds for one lane at the end of a segment, in bytes.
-
-    That is the full memory, and keys and values of it and of the segment.
-    """
-    tokens = torch.zeros(1, model.config.segment_length, dtype=torch.int64)
-    tokens = tokens.to(model.like.device)
-    memory, size = None, -1
-    with evaluating(model):
-        while memory is None or memory.nbytes > size:
-            size = -1 if memory is None else memory.nbytes
-            memory = model(tokens, memory).memory
-        state = step(model, tokens, start(model, memory))[1]
-    pairs = [x.nbytes for pair in state.past.pairs if pair for x in pair]
-    return sum(pairs, memory.nbytes)
 
 
 def step_times(arms: dict[str, Arm], turns: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labml_style.lab import part_three, presets, results, runner
+from labml_style.lab.decoding import decoding_bytes
 from labml_style.lab.part_three import GROUPS, Group
 from labml_style.transformer_xl import TransformerXL, TransformerXLConfig
 
@@ -85,7 +86,7 @@ def test_a_layer_without_memory_has_keys_of_its_segment_alone() -> None:
     )
     model = TransformerXL(config)
     keys = 2 * 4 * (4 + 12)  # two, of 4 numbers: the segment, and 8 slots in one layer
-    assert part_three.decoding_bytes(model) == 4 * (keys + 8 * 8)
+    assert decoding_bytes(model) == 4 * (keys + 8 * 8)
     assert model.training
 
 

@@ -8,18 +8,20 @@ from statistics import mean
 from typing import Any
 
 from labml_style.lab.experiments.compressive_transformer import COMPRESSIVE, squeezed
-from labml_style.lab.experiments.memory_transformer_xl import GATES
-from labml_style.lab.experiments.recurrent_memory import LEARNED, MODEL, TINY
+from labml_style.lab.experiments.memory_transformer_xl import with_slots, with_writer
+from labml_style.lab.experiments.recurrent_memory import (
+    LEARNED,
+    TINY,
+    windowed,
+    with_tokens,
+)
 from labml_style.lab.judging import Claim, decide, gaps, measured, span
 from labml_style.lab.presets import Arm, Measure, Preset, Verdict
-from labml_style.memory_transformer_xl import MemoryTransformerXLConfig
-from labml_style.recurrent_memory import RecurrentMemoryTransformerConfig
 from labml_style.training import TrainingConfig
 from labml_style.transformer_xl import TransformerXLConfig
 
 TASKS = "labml_style.lab.tasks"
 MAX = "labml_style.compression:MaxPooling"
-WRITTEN = "labml_style.memory_transformer_xl:MemoryTransformerXL"
 
 
 def memories(base: Arm, segments: int, row: int) -> dict[str, Arm]:
@@ -33,36 +35,30 @@ def memories(base: Arm, segments: int, row: int) -> dict[str, Arm]:
     rate = 3 if n % 3 == 0 else 2
     slots = n + n // rate
     state, few = layers * slots, layers * slots // 4
-    tokens = state - layers * few
-    sizes = {**vars(base.config), "segment_length": n, "memory_length": 0}
+    rest = state - layers * few
+    plain = replace(base, config=replace(base.config, segment_length=n))
 
-    def arm(config: Any, model: str, window: int) -> Arm:
-        how = replace(base.training, truncation=window, accumulate=segments // window)
-        return replace(base, config=config, model=model, training=how)
+    def coarse(*function: str) -> Arm:
+        config = squeezed(with_slots(plain, n).config, n // rate, rate, *function)
+        return replace(plain, config=config, model=COMPRESSIVE)
 
-    def cache(length: int) -> TransformerXLConfig:
-        return TransformerXLConfig(**{**sizes, "memory_length": length})
-
-    def recurrent(m: int, window: int, **changes: Any) -> Arm:
-        about = {**sizes, **changes, "memory_tokens": m}
-        return arm(RecurrentMemoryTransformerConfig(**about), MODEL, window)
-
-    coarse = cache(n), n // rate, rate
-    written = MemoryTransformerXLConfig(
-        **{**sizes, "memory_length": few},
-        long_memory_length=tokens,
-        write_gate=GATES["GRU"],
-    )
+    alone = {
+        "no memory": with_slots(plain, 0),
+        "Memory Transformer": with_tokens(plain, state, tokens=LEARNED),
+        "Transformer-XL": with_slots(plain, slots),
+        "Compressive, max pooling": coarse(MAX),
+        "Compressive, convolution": coarse(),
+    }
+    through = {
+        "RMT": with_tokens(plain, state),
+        "RMT with a cache": with_tokens(plain, rest, memory_length=few),
+    }
+    written = with_writer(plain, rest, "GRU", memory_length=few)
     return {
-        "no memory": arm(cache(0), base.model, 1),
-        "Memory Transformer": recurrent(state, 1, tokens=LEARNED),
-        "Transformer-XL": arm(cache(slots), base.model, 1),
-        "Compressive, max pooling": arm(squeezed(*coarse, MAX), COMPRESSIVE, 1),
-        "Compressive, convolution": arm(squeezed(*coarse), COMPRESSIVE, 1),
-        "Memory Transformer-XL": arm(written, WRITTEN, segments),
-        "RMT detached": recurrent(state, 1),
-        "RMT": recurrent(state, segments),
-        "RMT with a cache": recurrent(tokens, segments, memory_length=few),
+        **{name: windowed(arm, 1, segments) for name, arm in alone.items()},
+        "Memory Transformer-XL": windowed(written, segments, 1),
+        "RMT detached": windowed(through["RMT"], 1, segments),
+        **{name: windowed(arm, segments, 1) for name, arm in through.items()},
     }
 
 
@@ -244,21 +240,18 @@ def judge_quadratic(record: dict[str, Any]) -> Verdict:
 
 def _equations(base: Arm, m: int) -> dict[str, Arm]:
     """Return arms with as much state as m memory tokens, or as many slots per layer."""
-    sizes, layers = vars(base.config), base.config.layers
-    last = 6
-    alone = replace(base.training, truncation=1, accumulate=last)
-
-    def cache(length: int) -> Arm:
-        config = replace(base.config, memory_length=length)
-        return replace(base, config=config, training=alone)
-
-    tokens = RecurrentMemoryTransformerConfig(**sizes, memory_tokens=m)
-    through = replace(base.training, truncation=last, accumulate=1)
+    fields = 6
+    slots = {
+        "no memory": 0,
+        "Transformer-XL, same state": m // base.config.layers,
+        "Transformer-XL, same slots": m,
+    }
     return {
-        "no memory": cache(0),
-        "Transformer-XL, same state": cache(m // layers),
-        "Transformer-XL, same slots": cache(m),
-        "RMT": replace(base, config=tokens, model=MODEL, training=through),
+        **{
+            name: windowed(with_slots(base, count), 1, fields)
+            for name, count in slots.items()
+        },
+        "RMT": windowed(with_tokens(base, m), fields, 1),
     }
 
 
@@ -334,25 +327,16 @@ def _paper(base: Arm, row: int, counts: tuple[int, ...], **about: Any) -> Preset
     arms: dict[str, Arm] = {}
     for segments in counts:
         n = row // segments
-        sizes = {**vars(base.config), "segment_length": n}
-        alone = replace(base.training, truncation=1, accumulate=segments)
-        through = replace(base.training, truncation=segments)
-        for name, length in (("no memory", 0), ("Transformer-XL", n)):
-            config = replace(base.config, segment_length=n, memory_length=length)
-            arms[f"{name}, {segments} segments"] = replace(
-                base, config=config, training=alone
-            )
-        for name, how, changes in (
-            ("Memory Transformer", alone, {"tokens": LEARNED}),
-            ("RMT", through, {}),
-        ):
-            tokens: dict[str, Any] = {**sizes, **changes, "memory_tokens": n}
-            arms[f"{name}, {segments} segments"] = replace(
-                base,
-                config=RecurrentMemoryTransformerConfig(**tokens),
-                model=MODEL,
-                training=how,
-            )
+        plain = replace(base, config=replace(base.config, segment_length=n))
+        ways = {
+            "no memory": windowed(with_slots(plain, 0), 1, segments),
+            "Transformer-XL": windowed(with_slots(plain, n), 1, segments),
+            "Memory Transformer": windowed(
+                with_tokens(plain, n, tokens=LEARNED), 1, segments
+            ),
+            "RMT": windowed(with_tokens(plain, n), segments, 1),
+        }
+        arms |= {f"{name}, {segments} segments": arm for name, arm in ways.items()}
     return Preset(
         arms=arms, form="gpu", seeds=(0, 1, 2), judge=judge_published, **about
     )

@@ -19,6 +19,7 @@ import torch
 
 from labml_style.contract import part
 from labml_style.generation import State, start, step
+from labml_style.lab.decoding import decoding_bytes, full
 from labml_style.lab.experiments.compressive_transformer import (
     ATTENTION,
     COMPRESSIVE,
@@ -91,7 +92,7 @@ def costs(
     own, base = (_Decoding(one, stream) for one in (model, other))
     return {
         "costs": {
-            "decoding": _bytes(own.state),
+            "decoding": decoding_bytes(model),
             "update": _in_turns(update, _updates(other, stream, 1), TURNS["update"]),
             "token": _in_turns(own, base, TURNS["token"], config.segment_length),
         }
@@ -112,24 +113,14 @@ class _Decoding:
     """Decode a segment of one lane at each call, from its border on."""
 
     def __init__(self, model: Any, stream: TextStream) -> None:
-        self.model, self.memory = copy.deepcopy(model).eval(), None
-        self.tokens = stream.at(0).tokens[:1]
-        size = -1
+        self.model, self.tokens = copy.deepcopy(model).eval(), stream.at(0).tokens[:1]
         with evaluating(self.model):
-            while self.memory is None or self.memory.nbytes > size:
-                size = -1 if self.memory is None else self.memory.nbytes
-                self.memory = self.model(self.tokens, self.memory).memory
-        self.state: State = start(self.model, self.memory, 1)
-        self()
+            memory = full(self.model, self.tokens)
+        self.state: State = start(self.model, memory, 1)
 
     def __call__(self) -> None:
         for token in self.tokens.split(1, dim=1):
             _, self.state = step(self.model, token, self.state)
-
-
-def _bytes(state: State) -> int:
-    pairs = sum(x.nbytes for pair in state.past.pairs if pair for x in pair)
-    return pairs + (0 if state.memory is None else int(state.memory.nbytes))
 
 
 def _in_turns(

@@ -26,14 +26,14 @@ GATES = {
 }
 
 
-def _written(base: Arm, long: int, gate: str, **changes: Any) -> Arm:
+def with_writer(base: Arm, long: int, gate: str, **changes: Any) -> Arm:
     """Return the arm with a long memory, and the short one that it has or is given."""
     sizes: dict[str, Any] = {**vars(base.config), **changes}
     how: dict[str, Any] = dict(long_memory_length=long, write_gate=GATES[gate])
     return replace(base, config=MemoryTransformerXLConfig(**sizes, **how), model=MODEL)
 
 
-def _slots(base: Arm, length: int) -> Arm:
+def with_slots(base: Arm, length: int) -> Arm:
     return replace(base, config=replace(base.config, memory_length=length))
 
 
@@ -43,12 +43,12 @@ def _slots(base: Arm, length: int) -> Arm:
 def _facts(base: Arm, long: int, segments: int, **about: Any) -> Preset:
     def arm(gate: str, window: int) -> Arm:
         how = replace(base.training, truncation=window, accumulate=segments // window)
-        return replace(_written(base, long, gate), training=how)
+        return replace(with_writer(base, long, gate), training=how)
 
     most = segments - 1
     arms = {f"GRU, {window - 1} back": arm("GRU", window) for window in (1, 2, 4)}
     arms |= {f"{gate}, {most} back": arm(gate, segments) for gate in ("nBRC", "fixed")}
-    cache = _slots(base, long // base.config.layers)
+    cache = with_slots(base, long // base.config.layers)
     how = replace(base.training, accumulate=segments)
     arms["Transformer-XL, same state"] = replace(cache, training=how)
     return Preset(
@@ -131,13 +131,13 @@ def _text(base: Arm, short: int, long: int, **about: Any) -> Preset:
     coarse = squeezed(base.config, each - short, 4)
     coarse = replace(coarse, memory_length=short)
     arms = {
-        "no memory": _slots(base, 0),
-        f"Transformer-XL {short}": _slots(base, short),
-        f"Transformer-XL {each}": _slots(base, each),
+        "no memory": with_slots(base, 0),
+        f"Transformer-XL {short}": with_slots(base, short),
+        f"Transformer-XL {each}": with_slots(base, each),
         f"Compressive {short} + {each - short}": replace(
             base, config=coarse, model=COMPRESSIVE
         ),
-        f"Memory Transformer-XL {short} + {long}": _written(
+        f"Memory Transformer-XL {short} + {long}": with_writer(
             base, long, "GRU", memory_length=short
         ),
     }

@@ -25,14 +25,14 @@ TINY: dict[str, Any] = dict(
 )
 
 
-def _tokens(arm: Arm, m: int, **changes: Any) -> Arm:
+def with_tokens(arm: Arm, m: int, **changes: Any) -> Arm:
     """Return the arm with memory tokens instead of what it has."""
     about = {**vars(arm.config), "memory_length": 0, **changes}
     config = RecurrentMemoryTransformerConfig(**about, memory_tokens=m)
     return replace(arm, config=config, model=MODEL)
 
 
-def _window(arm: Arm, segments: int, times: int) -> Arm:
+def windowed(arm: Arm, segments: int, times: int) -> Arm:
     """Return the arm with so many segments in a window, and windows in an update."""
     how = replace(arm.training, truncation=segments, accumulate=times)
     return replace(arm, training=how)
@@ -55,25 +55,25 @@ def _copy(base: Arm, lengths: tuple[int, ...], total: int, **about: Any) -> Pres
     for segments in lengths:
         n = total // segments
         plain = replace(base, config=replace(base.config, segment_length=n))
-        whole = _window(_tokens(plain, n), segments, 1)
+        whole = windowed(with_tokens(plain, n), segments, 1)
         layers = plain.config.layers
         ways = {
             "RMT": whole,
-            "RMT detached": _window(whole, 1, segments),
-            "Memory Transformer": _window(
-                _tokens(plain, n, tokens=LEARNED), 1, segments
+            "RMT detached": windowed(whole, 1, segments),
+            "Memory Transformer": windowed(
+                with_tokens(plain, n, tokens=LEARNED), 1, segments
             ),
-            "Transformer-XL, same state": _window(
+            "Transformer-XL, same state": windowed(
                 replace(plain, config=replace(plain.config, memory_length=n // layers)),
                 1,
                 segments,
             ),
-            "Transformer-XL, same slots": _window(
+            "Transformer-XL, same slots": windowed(
                 replace(plain, config=replace(plain.config, memory_length=n)),
                 1,
                 segments,
             ),
-            "no memory": _window(plain, 1, segments),
+            "no memory": windowed(plain, 1, segments),
         }
         arms |= {f"{name}, {segments} segments": arm for name, arm in ways.items()}
     return Preset(
@@ -189,13 +189,13 @@ def judge_paper(record: dict[str, Any]) -> Verdict:
 
 
 def _depth(base: Arm, m: int, segments: int, **about: Any) -> Preset:
-    arm = _tokens(base, m)
+    arm = with_tokens(base, m)
     ways = {0: segments, 1: 3, 2: 2}
     arms = {
-        f"{depth} segments back": _window(arm, depth + 1, times)
+        f"{depth} segments back": windowed(arm, depth + 1, times)
         for depth, times in ways.items()
     }
-    arms["all segments back"] = _window(arm, segments, 1)
+    arms["all segments back"] = windowed(arm, segments, 1)
     return Preset(
         name="copy-depth",
         question="How far back must a loss reach, so that writing is learned?",
@@ -236,7 +236,7 @@ def judge_depth(record: dict[str, Any]) -> Verdict:
 
 
 def _curriculum(base: Arm, m: int, **about: Any) -> Preset:
-    arm = _tokens(base, m)
+    arm = with_tokens(base, m)
     tasks = "labml_style.lab.segments"
     return Preset(
         name="curriculum",
@@ -244,11 +244,13 @@ def _curriculum(base: Arm, m: int, **about: Any) -> Preset:
         corpus=f"{tasks}:FactsTask",
         arms={
             "1 to 5 segments": replace(
-                _window(arm, 5, 1), task=f"{tasks}:GrowingFacts"
+                windowed(arm, 5, 1), task=f"{tasks}:GrowingFacts"
             ),
-            "5 from the start": _window(arm, 5, 1),
-            "1 and 2 segments": replace(_window(arm, 2, 1), task=f"{tasks}:ShortFacts"),
-            "1 segment": replace(_window(arm, 1, 1), task=f"{tasks}:SingleFacts"),
+            "5 from the start": windowed(arm, 5, 1),
+            "1 and 2 segments": replace(
+                windowed(arm, 2, 1), task=f"{tasks}:ShortFacts"
+            ),
+            "1 segment": replace(windowed(arm, 1, 1), task=f"{tasks}:SingleFacts"),
         },
         expect="With a curriculum of 1 to 5 segments RMT answers 95 % or more up to 5 "
         "segments and 90 % or more at 10, twice the length; in every seed. At 200 it "
@@ -303,7 +305,7 @@ def judge_curriculum(record: dict[str, Any]) -> Verdict:
 
 
 def _long_curriculum(base: Arm, m: int, **about: Any) -> Preset:
-    arm = _window(_tokens(base, m), 7, 1)
+    arm = windowed(with_tokens(base, m), 7, 1)
     tasks = "labml_style.lab.segments"
     return Preset(
         name="curriculum",
@@ -355,8 +357,8 @@ def _text(base: Arm, tokens: tuple[int, ...], cache: int, **about: Any) -> Prese
         config = replace(base.config, memory_length=slots)
         arms[f"Transformer-XL {slots}"] = replace(base, config=config)
     for m in tokens:
-        arms[f"RMT {m}"] = _tokens(base, m)
-    both = _tokens(base, tokens[1], memory_length=cache)
+        arms[f"RMT {m}"] = with_tokens(base, m)
+    both = with_tokens(base, tokens[1], memory_length=cache)
     arms[f"RMT {tokens[1]} and Transformer-XL {cache}"] = both
     return Preset(
         name="memory-tokens",
@@ -425,13 +427,13 @@ def judge_text(record: dict[str, Any]) -> Verdict:
 
 def _windows(base: Arm, slots: tuple[int, ...], m: int, **about: Any) -> Preset:
     """Compare windows of 1 to 3 segments with caches, with 6 segments an update."""
-    arms = {"no memory": _window(base, 1, 6)}
+    arms = {"no memory": windowed(base, 1, 6)}
     for n in slots:
         config = replace(base.config, memory_length=n)
-        arms[f"Transformer-XL {n}"] = _window(replace(base, config=config), 1, 6)
+        arms[f"Transformer-XL {n}"] = windowed(replace(base, config=config), 1, 6)
     for window in (1, 2, 3):
-        arms[f"RMT {m}, window {window}"] = _window(
-            _tokens(base, m), window, 6 // window
+        arms[f"RMT {m}, window {window}"] = windowed(
+            with_tokens(base, m), window, 6 // window
         )
     return Preset(
         name="memory-windows",
