@@ -85,6 +85,16 @@ def test_copy_has_the_numbers_of_the_paper() -> None:
     assert Copy(length=6).text(torch.tensor([2, 9, 1])) == "ah="
 
 
+def test_reverse_asks_for_the_text_from_its_end() -> None:
+    text, follows = Reverse().draw(100, rng())
+    assert text.shape == (100, 24) and follows[:, 0].eq(1).all()
+    assert follows[:, 1:].tolist() == [row[::-1] for row in text.tolist()]
+    stream = TaskStream(Reverse(length=6), 1, batch=4)
+    row, targets, _ = stream.at(0)
+    assert targets[:, 6:].equal(row[:, :6].flip(1)) and targets[:, :6].eq(-100).all()
+    assert row[:, 7:].equal(targets[:, 6:-1])
+
+
 def test_retrieval_asks_for_a_pair_that_is_there() -> None:
     task = AssociativeRetrieval(pairs=4)
     questions, answers = task.draw(500, rng())
@@ -160,6 +170,30 @@ def test_equations_are_right(name: str) -> None:
     assert abs(without / 400 - task.without_roots) < 0.1
 
 
+def test_a_field_is_taught_to_its_end_and_no_further() -> None:
+    task = QuadraticEquations()
+    fields = worked(-98, 552, -4, (6, 92))
+    line = "".join(field.ljust(FIELD) for field in fields) + " "
+    row = torch.tensor([[task.characters.index(one) for one in line]])
+    wanted = task.targets(row[:, :FIELD], row[:, FIELD:])[0].tolist()
+    taught = "".join("." if x < 0 else task.characters[x] for x in wanted)
+    assert (
+        taught == "".join(f"{field} ".ljust(FIELD, ".") for field in fields[1:]) + "."
+    )
+    none = worked(1, 5, 2, None)
+    line = "".join(field.ljust(FIELD) for field in none) + " "
+    row = torch.tensor([[task.characters.index(one) for one in line]])
+    wanted = task.targets(row[:, :FIELD], row[:, FIELD:])[0].tolist()
+    assert wanted[-FIELD - 1 :] == [0, *FIELD * [-100]], "an empty field is its end"
+
+
+def test_equations_begin_with_either_sign_and_each_factor() -> None:
+    task = QuadraticEquations(9, 3, 0)
+    questions, _ = task.draw(300, rng())
+    found = {task.text(row).partition("x^2")[0] for row in questions}
+    assert found == {"", "-", "2*", "-2*", "3*", "-3*"}
+
+
 def test_the_longest_fields_have_room() -> None:
     worst = [
         *((b, c, f, (-100, 100)) for b, c in ((0, -10000),) for f in (-10, 10)),
@@ -214,8 +248,14 @@ def test_segments_of_a_row_fit_in_any_order() -> None:
     stream = TaskStream(Reverse(length=6), 6, batch=3, samples=4, seed=5)
     forwards = [stream.at(i) for i in range(24)]
     backwards = [stream.at(i) for i in reversed(range(24))][::-1]
-    for one, two in zip(forwards, backwards, strict=True):
-        assert all(map(torch.equal, one, two))
+    alone = [
+        TaskStream(Reverse(length=6), 6, batch=3, samples=4, seed=5).at(i)
+        for i in range(24)
+    ]
+    for one, two, three in zip(forwards, backwards, alone, strict=True):
+        assert all(map(torch.equal, one, two)) and all(map(torch.equal, one, three))
+    samples = [torch.cat([b.tokens for b in forwards[i : i + 6]]) for i in (0, 6, 12)]
+    assert not samples[0].equal(samples[1]) and not samples[1].equal(samples[2])
     assert [bool(batch.reset.all()) for batch in forwards] == 4 * [True, *5 * [False]]
 
 
@@ -401,6 +441,19 @@ def test_memories_of_a_preset_have_the_same_bytes() -> None:
         at_rest("reverse@cpu", 3)
 
 
+def test_the_table_says_what_teaches_each_memory() -> None:
+    table = at_rest("reverse@cpu", 6)
+    taught = {(row[0], row[3]): row[-1] for row in table.rows}
+    assert taught["RMT", "memory tokens"] == "later segments"
+    assert taught["RMT detached", "memory tokens"] == "nothing: detached"
+    assert taught["Memory Transformer-XL", "written slots"] == "later segments"
+    assert taught["Transformer-XL", "states of layers"] == "–"
+    assert taught["Compressive, convolution", "squeezed states"] == "a loss of its own"
+    made = {row[0]: row[4] for row in table.rows if row[3] != "states of layers"}
+    assert made["Compressive, max pooling"] == "MaxPooling"
+    assert made["Memory Transformer-XL"] == "GRUGate"
+
+
 BLIND = ("no memory", "Memory Transformer,")
 
 
@@ -411,5 +464,8 @@ def test_the_paper_s_runs_are_those_of_its_tables() -> None:
     assert papers.published("reverse")["RMT"][6] == [0.701, 0.702, 1.0, 1.0, 1.0]
     assert papers.published("copy")["Transformer-XL"][3] == [0.999, 1.0, 1.0]
     assert papers.published("quadratic")["RMT"] == {6: [0.98, 0.998, 0.999]}
+    own = papers.recorded("reverse@cpu")
+    assert set(papers.WAYS) <= set(own)
+    assert {n: len(runs) for n, runs in own["RMT"].items()} == {2: 3, 4: 3, 6: 3}
     with pytest.raises(ValueError, match="task is 'sort'"):
         papers.published("sort")
