@@ -30,7 +30,7 @@
 #     "retrieval": ("d2f7=d=f", "·····2·7"),
 # }
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 2.2))
+#     figure, axes = plt.subplots(figsize=(5.2, 2.1))
 #     for i, (name, (tokens, answers)) in enumerate(rows.items()):
 #         y = -2.6 * i
 #         for part in range(4):
@@ -226,7 +226,7 @@
 #     learn(model, 6, 400)
 #     shares[name] = right(model, 6)
 # with use_style():
-#     figure, axes = plt.subplots(figsize=(5.2, 1.8))
+#     figure, axes = plt.subplots(figsize=(5.2, 1.75))
 #     for (name, share), mark in zip(shares.items(), "sov", strict=True):
 #         places = range(1, 12, 2)  # from a symbol to the token that asks for it
 #         axes.plot(places, 100 * share, f"{mark}-", label=name)

@@ -433,10 +433,13 @@ def _answers(record: Record) -> Drawing:
         else:
             figure, axes = pyplot.subplots(figsize=(5.2, 2.9))
             for i, (way, shares) in enumerate(found.items()):
-                mark, colour = MARKS[i % len(MARKS)], f"C{i % 6}"
+                colour, again = f"C{i % 6}", i // 6  # hollow, with another mark
+                mark = MARKS[(i + again) % len(MARKS)]
+                how: dict[str, Any] = dict(color=colour, markersize=5)
+                how |= dict(markerfacecolor="none") if again else {}
                 x = [counts.index(n) for n in sorted(shares)]
                 y_ = [means[way][n] for n in sorted(shares)]
-                axes.plot(x, y_, mark, color=colour, markersize=5, label=way)
+                axes.plot(x, y_, mark, label=way, **how)
                 for n, seeds in shares.items():
                     place = [counts.index(n)] * len(seeds)
                     axes.plot(place, seeds, "o", color=colour, ms=3, alpha=0.4)

@@ -75,7 +75,7 @@ def beside() -> None:
 
     said = []
     with use_style():
-        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 3.2), sharey=True)
+        figure, axes = pyplot.subplots(3, 2, figsize=(5.2, 3.3), sharey=True)
         for row, (task, title) in enumerate(RECORDS.items()):
             both = ("the paper", published(task)), ("here", recorded(title))
             for panel, (who, shares) in zip(axes[row], both, strict=True):
@@ -98,8 +98,8 @@ def beside() -> None:
             panel.set_xlabel("segments of a sample")
         axes[1, 0].set_ylabel("right answers, %")
         handles, names = axes[0, 0].get_legend_handles_labels()
-        place: dict[str, Any] = dict(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        figure.legend(handles, names, ncols=2, frameon=False, fontsize=9, **place)
+        place: dict[str, Any] = dict(loc="outside upper center", ncols=4, fontsize=9)
+        figure.legend(handles, names, frameon=False, columnspacing=1, **place)
     show(
         figure,
         alt=f"Right answers in per cent, by segments of a sample: {'; '.join(said)}.",
