@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("notebook", type=Path, help="an .ipynb or a .py file")
     command.add_argument("--package", default="", help="package whose names are linked")
+    command.add_argument(
+        "--strict", action="store_true", help="refuse what otherwise is a warning"
+    )
     command.add_argument("--out", type=Path, default=Path(), metavar="DIR")
     command.set_defaults(run=_html)
     given = parser.parse_args(arguments)
@@ -67,7 +70,11 @@ def _anchors(given: argparse.Namespace) -> int:
 
 
 def _html(given: argparse.Namespace) -> int:
-    chapter = render_notebook(given.notebook, package=given.package)
+    chapter = render_notebook(
+        given.notebook, package=given.package, strict=given.strict
+    )
+    for message in chapter.problems:
+        print(f"warning: {message}", file=sys.stderr)
     given.out.mkdir(parents=True, exist_ok=True)
     files = chapter.files | {f"{chapter.name}.html": chapter.html.encode()}
     for name, content in files.items():

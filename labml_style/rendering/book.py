@@ -6,26 +6,28 @@ import ast
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from .html import rendered_boxes
 from .links import Index, Reference, Target, references
+from .prose import convert, inline, plain
 from .rows import (
-    NotebookError,
+    Definition,
+    Report,
     Row,
     code_of,
-    equation_ids,
-    heading_id,
     module_notebook,
     parse,
     proved,
     split,
     tags_of,
 )
+
+ID = re.compile(r"""<[^>]+\b(?:id|name)=["']?([^"'\s>]+)""")
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Chapter:
         url: address of the page relative to the site's root, `streams/`.
         notebook: its content in format 4.
         source: the file itself.
+        folder: the folder that its links start from.
+        problems: what a strict page is not built from, one message each.
         rows: its rows.
         references: for each code cell's index the names it links.
         files: images to write beside the page, filled by `split_notebook`.
@@ -54,6 +58,8 @@ class Chapter:
     url: str
     notebook: dict[str, Any]
     source: Path = Path()
+    folder: Path = Path()
+    problems: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     references: dict[int, list[Reference]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -62,17 +68,35 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        """Text of the first heading."""
-        return next((row.heading for row in self.rows if row.heading), self.name)
+        """Text of the first heading, or the file's name."""
+        found = next((row for row in self.rows if row.heading), None)
+        text = plain(inline(found.heading, found.references)) if found else ""
+        return text or self.name
 
     @cached_property
     def anchors(self) -> list[str]:
         """Every id that a link may point to, in order; folds go with their rows."""
         found = []
         for row in self.rows:
-            found += [heading_id(row)] if row.heading else []
-            found += [row.id, *inner_ids(row)]
+            found += [row.anchor] if row.heading else []
+            found += [row.id, *row.ids]
         return found
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """What a link may call an anchor -> the anchor.
+
+        Beside the anchors these are Jupyter's own spelling of headings, `#Big-Part`,
+        the folds of proofs, and ids in the prose.
+        """
+        found = {}
+        for row in self.rows:
+            heading = inline(row.heading, row.references) if row.heading else ""
+            ids = ID.findall(row.html + heading)
+            found |= {name: name for name in [*ids, row.fold] if name}
+            if heading:
+                found.setdefault(re.sub(r"\s", "-", plain(heading)), row.anchor)
+        return found | {name: name for name in self.anchors}
 
     @property
     def unproved(self) -> list[str]:
@@ -106,9 +130,11 @@ class Book:
     Args:
         package: name of the package that the notebooks are paired with; names imported
             from it are linked.
-        pages: source path -> address of the other pages of the site, so that links to
-            them can be checked.
+        pages: source path -> address of the other files of the site, so that links to
+            them can be checked; without it there is no site, and a link to a file that
+            is there stays as it is.
         moved: old anchor -> new anchor per page name, so that old links still work.
+        folders: where source paths start: folders of the site's files.
     """
 
     def __init__(
@@ -116,9 +142,12 @@ class Book:
         package: str,
         pages: dict[str, str] | None = None,
         moved: dict[str, dict[str, str]] | None = None,
+        folders: Sequence[Path] = (),
     ):
         self.package = package
+        self.site = pages is not None
         self.pages = dict(pages or {})
+        self.folders = [folder.resolve() for folder in folders]
         self.moved = dict(moved or {})
         self.anchors: dict[str, set[str]] = {}  # of hand-written pages, where known
         self.chapters: dict[str, Chapter] = {}
@@ -133,6 +162,8 @@ class Book:
         url: str = "",
         module: str = "",
         shown: str = "",
+        folder: Path | None = None,
+        prepare: Callable[[dict[str, Any], Path], dict[str, Any]] | None = None,
     ) -> Chapter:
         """Read a notebook or a plain module.
 
@@ -141,26 +172,31 @@ class Book:
             page: source path in the site; the file's name by default.
             url: address of the page; the stem and a slash by default.
             module: dotted module name; the package and the stem by default.
-            shown: how error messages call the file; its path by default.
+            shown: how messages call the file; its path by default.
+            folder: where its links start; its own folder by default.
+            prepare: changes the notebook before it is cut into rows.
 
         Returns:
-            The chapter, with its rows.
+            The chapter, with its rows and with its `problems`.
 
         Raises:
-            NotebookError: the notebook must not become a page; see `split`.
+            NotebookError: the file is no notebook.
         """
         text = path.read_text(encoding="utf-8")
         notebook = (
             json.loads(text) if path.suffix == ".ipynb" else module_notebook(text)
         )
+        if prepare is not None:
+            notebook = prepare(notebook, path)
         init = path.stem == "__init__"
         name = path.parent.name if init else path.stem
         module = module or (f"{self.package}.{name}" if self.package else name)
         page, url = page or f"{name}.ipynb", url or f"{name}/"
         at = shown or path.as_posix()
         chapter = Chapter(name, module, at, page, url, notebook, path)
-        chapter.rows = split(notebook, chapter.path)
-        _check_unique(chapter)
+        chapter.folder = (folder or path.parent).resolve()
+        chapter.rows = split(notebook, chapter.path, chapter.problems)
+        _convert(chapter)
         self.chapters[page] = chapter
         self.pages[page] = url
 
@@ -169,9 +205,7 @@ class Book:
         cells = [cell for cell in notebook["cells"] if _linked(cell)]
         rows = sorted(chapter.rows, key=lambda r: _rank(r.tags))
         targets = [
-            Target(
-                module, d, page, d.name if row.announces == d else row.fold or row.id
-            )
+            Target(module, d, page, _place(row, d))
             for row in rows
             for d in reversed(row.defines)
         ]
@@ -221,45 +255,61 @@ class Book:
         return f"{self.relative(chapter, target.page)}#{target.anchor}"
 
     def relative(self, chapter: Chapter, page: str) -> str:
-        """Address of a page, seen from a chapter."""
+        """Address of a page or a file, seen from a chapter."""
         url = self.pages[page]
         end = "/" if url.endswith("/") or not url else ""
-        path = posixpath.relpath(url or ".", chapter.url or ".")
+        path = posixpath.relpath(url or ".", posixpath.dirname(chapter.url) or ".")
         return "./" if path == "." else path + end
 
     def resolve(self, chapter: Chapter, row: Row, href: str) -> str:
         """Address on the site of a link in a chapter's Markdown.
+
+        A link to nowhere is one of the chapter's `problems`, and stays as it is.
 
         Args:
             chapter: where the link stands.
             row: the row it stands in.
             href: the link as written: `#anchor`, `other.ipynb#anchor`,
                 `../docs/page.md#anchor` or an address with a scheme.
-
-        Raises:
-            NotebookError: the link leads nowhere.
         """
         path, _, anchor = href.partition("#")
         if re.match(r"(?i)[a-z][a-z0-9+.-]*:|//", href):
             return href
-        where = chapter.where(row, href)
-        known = chapter.page if not path else posixpath.normpath(path)
-        known = re.sub(r"^(\.\./)*(docs|notebooks)/", "", known)
+        known = self._page(chapter, unquote(path)) if path else chapter.page
         if known not in self.pages:
-            message = f"link to nowhere: {href!r} is no page of this site"
-            raise NotebookError(chapter.path, *where, message)
+            if self.site or not (chapter.folder / unquote(path)).exists():
+                message = f"link to nowhere: {href!r} is no page of this site"
+                self.report(chapter, row, href, message)
+            return href
         target = self.chapters.get(known)
-        there = self.anchors.get(known)
+        there = dict.fromkeys(self.anchors.get(known, ()))
         if target is not None:
-            there = {*target.anchors, *self.moved.get(target.key, {})}
-            there |= {row.fold for row in target.rows}
-        if anchor and there is not None and anchor not in there:
+            moved = self.moved.get(target.key, {})
+            there = target.targets | {name: name for name in moved}
+        if anchor and unquote(anchor) in there:
+            anchor = there[unquote(anchor)] or anchor
+        elif anchor and (target is not None or known in self.anchors):
             message = f"link to nowhere: {href!r} has no such anchor"
-            raise NotebookError(chapter.path, *where, message)
+            self.report(chapter, row, href, message)
         tail = f"#{anchor}" if anchor else ""
         if known == chapter.page and chapter.url == self.pages[known]:
             return tail
         return self.relative(chapter, known) + tail
+
+    def _page(self, chapter: Chapter, path: str) -> str:
+        """The source path that a chapter's link leads to."""
+        target = (chapter.folder / path).resolve()
+        for folder in self.folders:
+            if target.is_relative_to(folder):
+                found = target.relative_to(folder).as_posix()
+                if found in self.pages:
+                    return found
+        return posixpath.normpath(path)
+
+    def report(self, chapter: Chapter, row: Row, text: str, message: str) -> None:
+        """Add to a chapter's problems, at the place of a text in a row's prose."""
+        cell, line = chapter.where(row, text)
+        Report(chapter.path, chapter.problems)(cell - 1, line - 1, message)
 
     def seen_from(self, chapter: Chapter, url: str) -> Chapter:
         """The same chapter, its links written for a page at another address."""
@@ -273,48 +323,88 @@ def read_book(
     package: str = "",
     support: Sequence[str] = (),
     order: Sequence[str] = (),
+    docs: str = "docs",
     pages: dict[str, str] | None = None,
     moved: dict[str, dict[str, str]] | None = None,
+    address: Callable[[str], str] = lambda page: f"{page.removesuffix('.ipynb')}/",
+    wanted: Callable[[Path], bool] = lambda path: True,
+    prepare: Callable[[dict[str, Any], Path], dict[str, Any]] | None = None,
 ) -> Book:
     """Read all notebooks of a project and link their names.
 
     Args:
         root: the project's folder.
-        notebooks: folder of the notebooks in it.
+        notebooks: folder of the notebooks in it; folders below are read too.
         package: package they are paired with.
         support: plain modules or packages that get a page below `support/`.
-        order: file names in reading order; notebooks that it lacks follow by name.
-        pages: source path -> address of the site's other pages.
+        order: source paths in reading order; notebooks that it lacks follow by name.
+        docs: folder of the hand-written pages; notebooks may lie in it.
+        pages: source path -> address of the site's other files.
         moved: old anchor -> new anchor, per page name.
+        address: address of a page from its source path.
+        wanted: which notebooks become pages.
+        prepare: changes a notebook before it is cut into rows.
 
     Raises:
-        NotebookError: a notebook must not become a page; see `split`.
+        NotebookError: a file is no notebook.
     """
-    book = Book(package, pages, moved)
+    folder = root / notebooks
+    start = root / docs if folder.is_relative_to(root / docs) else folder
+    book = Book(package, pages or {}, moved, [root / docs, folder])
+    found = {
+        path.relative_to(start).as_posix(): path
+        for path in folder.rglob("*.ipynb")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
     place = {name: number for number, name in enumerate(order)}
-    found = (root / notebooks).glob("*.ipynb")
-    for path in sorted(found, key=lambda p: (place.get(p.name, len(place)), p.name)):
-        book.add(path, shown=path.relative_to(root).as_posix())
+    for page in sorted(found, key=lambda p: (place.get(p, len(place)), p)):
+        path = found[page]
+        if wanted(path):
+            stem = page.removesuffix(".ipynb").replace("/", ".")
+            book.add(
+                path,
+                page=page,
+                url=address(page),
+                module=f"{package}.{path.stem}" if package else stem,
+                shown=path.relative_to(root).as_posix(),
+                prepare=prepare,
+            )
     for item in support:
         path = root / item
         path = path / "__init__.py" if path.is_dir() else path
         local = path.relative_to(root)
         init = path.name == "__init__.py"
         dotted = local.parent if init else local.with_suffix("")
+        page = f"support/{dotted.name}.ipynb"
         book.add(
             path,
-            page=f"support/{dotted.name}.ipynb",
-            url=f"support/{dotted.name}/",
+            page=page,
+            url=address(page),
             module=".".join(dotted.parts),
             shown=local.as_posix(),
+            folder=folder,
         )
     book.link()
     return book
 
 
-def inner_ids(row: Row) -> list[str]:
-    """Anchors inside a row's prose: of its numbered equations and its boxes."""
-    return equation_ids(row.prose) + [str(b["id"]) for b in rendered_boxes(row.prose)]
+def _convert(chapter: Chapter) -> None:
+    """Turn the rows' prose into HTML; no anchor stands twice."""
+    taken = {name for row in chapter.rows for name in (row.anchor, row.id)}
+    for row in chapter.rows:
+        if row.raw:
+            row.html = row.prose
+            continue
+        prose = convert(row.prose, taken, row.references)
+        row.html, row.ids = prose.html, prose.ids
+        for anchor in prose.twice:
+            message = f"anchor {anchor!r} stands twice; rename the tag or the box"
+            where = row.prose_cell, row.prose_line
+            Report(chapter.path, chapter.problems)(*where, message)
+
+
+def _place(row: Row, definition: Definition) -> str:
+    return row.anchor if row.announces == definition else row.fold or row.id
 
 
 def _linked(cell: dict[str, Any]) -> bool:
@@ -323,18 +413,6 @@ def _linked(cell: dict[str, Any]) -> bool:
 
 def _rank(tags: frozenset[str]) -> int:
     return 0 if "solution" in tags else 1 if "active-ipynb" in tags else 2
-
-
-def _check_unique(chapter: Chapter) -> None:
-    """Refuse two equations or boxes with one anchor, or one that a heading has."""
-    seen = {heading_id(row) for row in chapter.rows if row.heading}
-    for row in chapter.rows:
-        for anchor in inner_ids(row):
-            if anchor in seen:
-                where = row.prose_cell + 1, row.prose_line + 1
-                message = f"anchor {anchor!r} stands twice; rename the tag or the box"
-                raise NotebookError(chapter.path, *where, message)
-            seen.add(anchor)
 
 
 @lru_cache(maxsize=1024)

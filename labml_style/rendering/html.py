@@ -1,4 +1,4 @@
-"""Small pieces of HTML: highlighted code, figures as files, math, boxes."""
+"""Small pieces of HTML: highlighted code, figures as files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
-from bs4 import BeautifulSoup, Tag
 from pygments.lexers import PythonLexer
 from pygments.token import Token, _TokenType
 
 from ..figures import twins
 from .links import Reference, Target
-from .rows import equation_ids, slug
 
 LEXER = PythonLexer(stripnl=False, ensurenl=False)
 # Six colours are enough, and names stay free for links. Keywords are `<b>` and strings
@@ -168,115 +166,3 @@ def figure(
         f"<figcaption>{escape(caption, quote=False)}</figcaption>" if caption else ""
     )
     return f'<figure class="lit-figure">{images}{shown}</figure>'
-
-
-# --- prose ---------------------------------------------------------------------------
-
-DOLLAR = "\ue000"
-MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?!\d)", re.DOTALL)
-
-
-def _formula(soup: BeautifulSoup, display: str | None, inline: str | None) -> Tag:
-    if inline is not None:
-        item = soup.new_tag("span", attrs={"class": "arithmatex"})
-        item.string = rf"\({inline.strip()}\)"
-        return item
-    text = (display or "").strip()
-    item = soup.new_tag("div", attrs={"class": "arithmatex", "tabindex": "0"})
-    for name in equation_ids(text)[:1]:
-        item["id"] = name
-    item.string = rf"\[{text}\]"
-    return item
-
-
-def keep_dollars(markdown: str) -> str:
-    r"""Replace `\$` by a mark that survives Markdown; `convert_math` puts it back."""
-    return re.sub(r"(?<!\\)\\\$", DOLLAR, markdown)
-
-
-def convert_math(soup: BeautifulSoup) -> None:
-    r"""Wrap `$...$` and `$$...$$` of rendered Markdown for KaTeX, code left alone.
-
-    A display with `\tag{n}` gets the id `eq-n`, so that it can be linked.
-
-    Args:
-        soup: parsed HTML, changed in place.
-    """
-    for node in list(soup.find_all(string=re.compile(r"\$"))):
-        if node.find_parent(["code", "pre", "script", "style"]):
-            continue
-        text, parent, place = str(node), node.parent, 0
-        alone = re.fullmatch(r"\s*\$\$(.+?)\$\$\s*", text, re.DOTALL)
-        if alone and parent is not None and parent.name == "p" and len(parent) == 1:
-            parent.replace_with(_formula(soup, alone[1], None))
-            continue
-        for found in MATH.finditer(text):
-            node.insert_before(text[place : found.start()])
-            item = _formula(soup, found[1], found[2])
-            item.name = "span"
-            node.insert_before(item)
-            place = found.end()
-        node.replace_with(text[place:])
-    for node in list(soup.find_all(string=re.compile(DOLLAR))):
-        code = node.find_parent(["code", "pre"]) or node.find_parent(
-            class_="arithmatex"
-        )
-        node.replace_with(str(node).replace(DOLLAR, r"\$" if code else "$"))
-
-
-BOX = re.compile(
-    r"(Deviation|Pitfall)s?\b|(What you will find|Use it)\b", re.IGNORECASE
-)
-BOX_WORD = re.compile(r"deviation|pitfall|what you will find|use it", re.IGNORECASE)
-
-
-def convert_boxes(soup: BeautifulSoup) -> list[Tag]:
-    """Turn blockquotes that begin with the bold name of a box into boxes.
-
-    **Deviation.** and **Pitfall.** stand in the column; **What you will find.** and
-    **Use it.** lie across both columns, one of each on a page.
-
-    Args:
-        soup: parsed HTML, changed in place.
-
-    Returns:
-        The boxes, each with its id.
-    """
-    found = []
-    for quote in soup.find_all("blockquote"):
-        first = quote.find("p")
-        strong = first.find("strong") if isinstance(first, Tag) else None
-        if not isinstance(strong, Tag) or not isinstance(first, Tag):
-            continue
-        kind = BOX.match(strong.get_text())
-        opens = first.get_text().strip().startswith(strong.get_text())
-        if kind is None or not opens or quote.find(True) is not first:
-            continue
-        quote.name = "aside"
-        if kind[2]:
-            quote["id"] = slug(kind[2])
-            quote["class"] = ["lit-box", "lit-across", f"lit-{quote['id']}"]
-        else:
-            name = kind[1].lower()
-            words = quote.get_text().split(maxsplit=1)
-            quote["id"] = f"{name}-{slug(words[-1], 5)}"
-            quote["class"] = ["lit-box", f"lit-{name}"]
-        found.append(quote)
-    return found
-
-
-@lru_cache(maxsize=4096)
-def rendered_boxes(markdown: str) -> list[Tag]:
-    """The boxes of a text as `convert_boxes` makes them, with math wrapped.
-
-    Args:
-        markdown: a row's prose.
-    """
-    if ">" not in markdown or not BOX_WORD.search(markdown):
-        return []
-    from nbconvert.filters.markdown_mistune import markdown2html_mistune
-
-    html = markdown2html_mistune(keep_dollars(markdown))
-    soup = BeautifulSoup(html, "html.parser")
-    convert_math(soup)
-    return convert_boxes(soup)

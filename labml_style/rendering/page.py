@@ -2,100 +2,96 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 from bs4 import BeautifulSoup, Tag
 
-from .book import Book, Chapter, inner_ids
-from .html import (
-    convert_boxes,
-    convert_math,
-    figure,
-    highlight,
-    keep_dollars,
-    pane,
-    rendered_boxes,
-)
+from .book import Book, Chapter
+from .html import figure, highlight, pane
 from .links import Target
-from .rows import (
-    TASK,
-    NotebookError,
-    Row,
-    code_of,
-    heading_id,
-    imports_alone,
-    proved,
-)
+from .prose import convert, inline, plain
+from .rows import TASK, NotebookError, Row, code_of, imports_alone, proved
 
 NAME = re.compile(r"[\w.]+")
 
 
-def split_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
-    """A notebook of prose and outputs alone, one cell for each piece of a row.
+def outputs_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
+    """A notebook of outputs alone, one cell without code for each row that has some.
 
     Any tool that turns notebooks into HTML and keeps the cells' ids can render it;
-    `arrange` puts the pieces into rows.
+    `arrange` puts the outputs into their rows.
 
     Args:
         book: the book that the chapter is part of.
         chapter: receives its images in `files`.
     """
-    cells: list[dict[str, Any]] = []
-
-    def markdown(name: str, text: str) -> None:
-        cell = {"cell_type": "markdown", "id": name, "metadata": {}}
-        cells.append(cell | {"source": keep_dollars(text)})
-
     chapter.files.clear()
-    for number, row in enumerate(chapter.rows):
-        if row.heading and not row.announces:
-            markdown(f"h{number}", f"{'#' * row.level} {row.heading}")
-        if row.prose:
-            markdown(f"p{number}", row.prose)
-        outputs = [_output(chapter, output) for output in row.outputs]
-        if outputs:
-            code = {"cell_type": "code", "id": f"o{number}", "source": "pass"}
-            more: dict[str, Any] = {
-                "metadata": {},
-                "execution_count": None,
-                "outputs": outputs,
-            }
-            cells.append(code | more)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    about = {"metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"o{number}",
+            "source": "",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [_output(chapter, output) for output in row.outputs],
+        }
+        for number, row in enumerate(chapter.rows)
+        if row.outputs
+    ]
+    metadata = {key: value for key, value in chapter.notebook["metadata"].items()}
+    about = {"metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     return {"cells": cells, **about}
 
 
 def _output(chapter: Chapter, output: dict[str, Any]) -> dict[str, Any]:
-    html = figure(output, chapter.name, chapter.files)
+    """An output with its images as files and its Markdown and math as HTML."""
+    data = output.get("data", {})
+    if {"application/javascript", "application/vnd.jupyter.widget-view+json"} & {*data}:
+        return output
+    html: str | None
+    if "text/html" in data:  # what it opens, it closes
+        html = str(BeautifulSoup("".join(data["text/html"]), "html.parser"))
+    elif "text/markdown" in data:
+        said = convert("".join(data["text/markdown"])).html
+        soup = BeautifulSoup(said, "html.parser")
+        for heading in soup.find_all(re.compile(r"^h[1-6]$")):
+            heading.name = "p"
+        html = str(soup)
+    elif "text/latex" in data and "image/svg+xml" not in data:
+        tex = "".join(data["text/latex"]).strip()
+        html = convert(tex if tex.startswith(("$", "\\begin")) else f"$${tex}$$").html
+    else:
+        html = figure(output, chapter.name, chapter.files)
     if html is None:
         return output
-    data = {"text/html": html}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
+    kept = {"output_type": "display_data", "metadata": {}}
+    return kept | {"data": {"text/html": html}}
 
 
 def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str:
-    """Put the rendered pieces of a split notebook into rows.
+    """Put prose, code and rendered outputs into rows.
 
     Args:
         book: the book that the chapter is part of.
-        chapter: the chapter.
-        rendered: HTML of its split notebook.
+        chapter: the chapter; receives its images in `files`, and in `problems` links
+            that lead nowhere and images without a text alternative.
+        rendered: HTML of its notebook of outputs.
         tools: HTML placed below the title: downloads and the like.
 
     Returns:
         The page's content, a `<div class="lit">`.
 
     Raises:
-        NotebookError: a link leads nowhere, an image has no text alternative, or a
-            piece is missing in `rendered`.
+        NotebookError: an output is missing in `rendered`.
     """
     pieces = _pieces(rendered)
     chapter.signed.clear()
@@ -103,30 +99,26 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
     moved: dict[str, list[str]] = {}
     for old, new in book.moved.get(chapter.key, {}).items():
         moved.setdefault(new, []).extend([old] if old != new else [])
+    if tools and not any(row.heading and row.level == 1 for row in chapter.rows):
+        parts.append(tools)
+        tools = ""
     lead = ""
     for unit in _units(chapter.rows):
         filled = []
         for number, row in unit:
-            titled = row.heading and row.announces is None
-            for name, wanted in ((f"h{number}", titled), (f"p{number}", row.prose)):
-                if wanted and name not in pieces:
-                    where = row.prose_cell + 1, row.prose_line + 1
-                    message = "this text was not rendered"
-                    raise NotebookError(chapter.path, *where, message)
+            if row.outputs and f"o{number}" not in pieces:
+                where = (row.cell or 0) + 1, 1
+                raise NotebookError(chapter.path, *where, "its output was not rendered")
             if row.heading:
-                parts += [_alias(a) for a in moved.get(heading_id(row), ())]
-                parts.append(_heading(book, chapter, row, pieces.get(f"h{number}", "")))
+                parts += [_alias(a) for a in moved.get(row.anchor, ())]
+                parts.append(_heading(book, chapter, row))
                 if row.level == 1 and tools:
                     parts.append(tools)
                     tools = ""
-            prose = pieces.get(f"p{number}", "")
-            prose = _prose(book, chapter, row, prose) if prose else ""
-            anchors = [
-                a for name in (row.id, *inner_ids(row)) for a in moved.get(name, ())
-            ]
+            anchors = [a for name in (row.id, *row.ids) for a in moved.get(name, ())]
             aliases = "".join(_alias(old) for old in anchors)
+            prose, code = _prose(book, chapter, row), _code(book, chapter, row)
             output = pieces.get(f"o{number}", "")
-            code = _code(book, chapter, row)
             filled.append(Filled(row, aliases, prose, code, output))
         first = filled[0]
         if first.row.leads:
@@ -139,8 +131,9 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
             parts.append(_row(first, prose))
             lead = ""
     parts.append(_foot(chapter.notebook))
+    parts.append(_scripts(rendered))
     body = "\n".join(part for part in parts if part)
-    return f'<div class="lit" data-chapter="{chapter.name}">\n{body}\n</div>'
+    return f'<div class="lit" data-chapter="{escape(chapter.name)}">\n{body}\n</div>'
 
 
 class Filled(NamedTuple):
@@ -190,14 +183,12 @@ def _linker(
     return link
 
 
-def _heading(book: Book, chapter: Chapter, row: Row, rendered: str) -> str:
-    anchor = escape(heading_id(row))
+def _heading(book: Book, chapter: Chapter, row: Row) -> str:
+    anchor = escape(row.anchor)
     mark = f'<a class=headerlink href="#{anchor}" title=Link>#</a>'
     if row.announces is None:
-        soup = BeautifulSoup(rendered, "html.parser")
-        convert_math(soup)
-        _check_links(book, chapter, row, soup)
-        text = soup.decode_contents().strip()
+        html = inline(row.heading, row.references)
+        text = _links(book, chapter, row, html).decode_contents().strip()
         return f'<h{row.level} id="{anchor}">{text}{mark}</h{row.level}>'
     item = row.announces
     owner, _, name = item.name.rpartition(".")
@@ -230,34 +221,49 @@ def _used(book: Book, chapter: Chapter, row: Row) -> str:
     return f"<p class=lit-used>Used in {links}</p>" if links else ""
 
 
-def _check_links(book: Book, chapter: Chapter, row: Row, soup: BeautifulSoup) -> None:
-    """Rewrite links for the site, copy images, refuse what leads nowhere."""
+def _links(book: Book, chapter: Chapter, row: Row, html: str) -> BeautifulSoup:
+    """Prose with its links written for the site and its images as files."""
+    soup = BeautifulSoup(html, "html.parser")
     for link in soup.find_all("a", href=True):
         link["href"] = book.resolve(chapter, row, str(link["href"]))
     for image in soup.find_all("img"):
-        source = str(image.get("src"))
-        where = chapter.where(row, source)
+        source = str(image.get("src") or "")
         if not str(image.get("alt") or "").strip():
             message = "image without a text alternative: ![what it shows](file)"
-            raise NotebookError(chapter.path, *where, message)
-        path = chapter.source.parent / source
-        if ":" in source or not path.is_file():
-            message = f"image {source!r} is no file beside the notebook"
-            raise NotebookError(chapter.path, *where, message)
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()[:10]
-        name = f"{path.stem}-{digest}{path.suffix}"
-        chapter.files[name] = content
-        image["src"], image["loading"] = name, "lazy"
+            book.report(chapter, row, source, message)
+            image["alt"] = ""
+        content = _image(book, chapter, row, source)
+        if content is not None:
+            stem, _, suffix = PurePosixPath(unquote(source)).name.rpartition(".")
+            digest = hashlib.sha256(content).hexdigest()[:10]
+            name = f"{stem}-{digest}.{suffix}"
+            chapter.files[name] = content
+            image["src"] = quote(name)
+        image["loading"] = "lazy"
+    return soup
 
 
-def _prose(book: Book, chapter: Chapter, row: Row, html: str) -> str:
-    soup = BeautifulSoup(html, "html.parser")
-    for item in soup.find_all("a", class_="anchor-link"):
-        item.decompose()
-    convert_math(soup)
-    convert_boxes(soup)
-    _check_links(book, chapter, row, soup)
+def _image(book: Book, chapter: Chapter, row: Row, source: str) -> bytes | None:
+    """Content of an image that lies beside the notebook or is attached to a cell."""
+    kind, colon, name = source.partition(":")
+    if kind == "attachment":
+        cell = chapter.notebook["cells"][row.prose_cell]
+        held = cell.get("attachments", {}).get(unquote(name), {})
+        for data in held.values():
+            return base64.b64decode("".join(data))
+    path = chapter.folder / unquote(source).partition("?")[0]
+    if not colon and not source.startswith("//") and path.is_file():
+        return path.read_bytes()
+    what = "is on another host" if "//" in source else "is no file"
+    message = f"image {source[:60]!r} {what}; put it beside the notebook"
+    book.report(chapter, row, source, message)
+    return None
+
+
+def _prose(book: Book, chapter: Chapter, row: Row) -> str:
+    if not row.html:
+        return ""
+    soup = _links(book, chapter, row, row.html)
     _wrap_tables(soup)
     module = book.index.modules[chapter.module]
     link = _linker(book, chapter, " class=lit-ref")
@@ -385,7 +391,7 @@ def _exercise(unit: list[Filled]) -> str:
 def toc(chapter: Chapter) -> list[tuple[int, str, str]]:
     """Headings of a page: level, text, anchor; methods are left out."""
     return [
-        (row.level, row.heading, heading_id(row))
+        (row.level, plain(inline(row.heading, row.references)), row.anchor)
         for row in chapter.rows
         if row.heading and not (row.announces and "." in row.announces.name)
     ]
@@ -406,12 +412,12 @@ def boxes(book: Book, chapter: Chapter, kind: str, url: str) -> list[tuple[str, 
     there = book.seen_from(chapter, url)
     found = []
     for row in chapter.rows:
-        for box in rendered_boxes(row.prose):
-            if str(box["id"]).startswith(f"{kind}-"):
-                soup = BeautifulSoup(box.decode_contents(), "html.parser")
-                _check_links(book, there, row, soup)
-                address = f"{book.relative(there, chapter.page)}#{box['id']}"
-                found.append((address, soup.decode_contents().strip()))
+        if not any(name.startswith(f"{kind}-") for name in row.ids):
+            continue
+        soup = _links(book, there, row, row.html)
+        for box in soup.select(f"aside.lit-{kind}"):
+            address = f"{book.relative(there, chapter.page)}#{box['id']}"
+            found.append((address, box.decode_contents().strip()))
     return found
 
 
@@ -419,44 +425,43 @@ def _alias(anchor: str) -> str:
     return f'<span class=lit-moved id="{escape(anchor)}"></span>'
 
 
-def _pieces(rendered: str) -> dict[str, str]:
-    """Inner HTML of each cell of a rendered split notebook, by cell id."""
-    start = rendered.find('<div class="jupyter-wrapper">')
+def _wrapped(rendered: str) -> tuple[str, str]:
+    """What mkdocs-jupyter wraps as the notebook, and what stands around it."""
+    start = max(rendered.find('<div class="jupyter-wrapper">'), 0)
     end = rendered.rfind("<!-- jupyter-wrapper -->")
-    body = rendered[max(start, 0) : end if end > 0 else None]
+    end = end if end > 0 else len(rendered)
+    return rendered[start:end], rendered[:start] + rendered[end:]
+
+
+def _pieces(rendered: str) -> dict[str, str]:
+    """The HTML of each cell's outputs, by cell id."""
+    body, _ = _wrapped(rendered)
     found: dict[str, str] = {}
     for cell in BeautifulSoup(body, "html.parser").find_all(id=re.compile("^cell-id=")):
-        name = str(cell["id"]).removeprefix("cell-id=")
-        prose = cell.find(class_="jp-RenderedMarkdown")
-        if name.startswith("h") and isinstance(prose, Tag):
-            heading = prose.find(re.compile(r"^h[1-6]$"))
-            if isinstance(heading, Tag):
-                for link in heading.find_all("a", class_="anchor-link"):
-                    link.decompose()
-                found[name] = heading.decode_contents().strip()
-        elif name.startswith("p") and isinstance(prose, Tag):
-            found[name] = prose.decode_contents().strip()
-        elif name.startswith("o"):
-            outputs = [_shown(o) for o in cell.find_all(class_="jp-OutputArea-output")]
-            found[name] = "\n".join(outputs)
+        outputs = [_shown(o) for o in cell.find_all(class_="jp-OutputArea-output")]
+        found[str(cell["id"]).removeprefix("cell-id=")] = "\n".join(outputs)
     return found
 
 
 def _shown(output: Tag) -> str:
-    """One output's HTML, its text focusable, its math ready for KaTeX."""
+    """One output's HTML, its text focusable."""
     for text in output.find_all("pre"):
         text["tabindex"] = "0"
-    for link in output.find_all("a", class_="anchor-link"):
-        link.decompose()
     _wrap_tables(output)
-    kinds = output.get("class") or []
-    soup = BeautifulSoup(output.decode_contents(), "html.parser")
-    if {"jp-RenderedMarkdown", "jp-RenderedLatex"} & set(kinds):
-        for heading in soup.find_all(re.compile(r"^h[1-6]$")):
-            heading.name = "p"
-            del heading["id"]
-        convert_math(soup)
-    return soup.decode_contents().strip()
+    html = output.decode_contents().strip()
+    if not output.get("id"):
+        return html
+    names = {"jupyter-widgets"} & {*(output.get("class") or ())}  # a script seeks it
+    mark = ' class="jupyter-widgets"' if names else ""
+    return f'<div id="{escape(str(output["id"]))}"{mark}>{html}</div>'
+
+
+def _scripts(rendered: str) -> str:
+    """What RequireJS and widgets need, where mkdocs-jupyter put it on the page."""
+    _, around = _wrapped(rendered)
+    found = re.findall(r"<script\b.*?</script>", around, re.DOTALL)
+    marks = ("widget-state+json", "addWidgetsRenderer", "/require")
+    return "\n".join(one for one in found if any(mark in one for mark in marks))
 
 
 def _out(html: str) -> str:
@@ -489,6 +494,7 @@ def render_notebook(
     path: str | Path,
     *,
     package: str = "",
+    strict: bool = False,
     to_html: Callable[[str], str] = notebook_html,
 ) -> Chapter:
     """Render one notebook, without MkDocs and without torch.
@@ -496,19 +502,25 @@ def render_notebook(
     Args:
         path: an `.ipynb` or a plain `.py` file.
         package: package whose names are linked, if the notebook is paired with one.
+        strict: refuse what `Chapter.problems` names.
         to_html: turns a notebook file into HTML that keeps the cells' ids.
 
     Returns:
-        The chapter: `chapter.html` is the fragment, `chapter.files` its images.
+        The chapter: `chapter.html` is the fragment, `chapter.files` its images, and
+        `chapter.problems` says what a reader may miss.
 
     Raises:
-        NotebookError: the notebook must not become a page; see `split`.
+        NotebookError: the file is no notebook.
+        ValueError: with `strict`, all problems, a line each.
     """
     book = Book(package)
     chapter = book.add(Path(path))
     book.link()
     with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "split.ipynb"
-        part.write_text(json.dumps(split_notebook(book, chapter)), encoding="utf-8")
+        part = Path(folder) / "outputs.ipynb"
+        text = json.dumps(outputs_notebook(book, chapter))
+        part.write_text(text, encoding="utf-8")
         chapter.html = arrange(book, chapter, to_html(str(part)))
+    if strict and chapter.problems:
+        raise ValueError("\n".join(chapter.problems))
     return chapter

@@ -1,7 +1,7 @@
 """The MkDocs plugin `labml-style`: chapters in, side-by-side pages out.
 
-It writes a split copy of each notebook to a cache folder and hands it to
-mkdocs-jupyter; when the HTML comes back, `arrange` puts the pieces into rows.
+It writes a copy of each notebook with its outputs alone to a cache folder and hands it
+to mkdocs-jupyter; when the HTML comes back, `arrange` puts it into rows.
 Configuration:
 
 ```yaml
@@ -12,6 +12,7 @@ plugins:
       modules: labml_style            # package they are paired with, or empty
       support: [labml_style/figures]  # plain modules to show below support/
       bibliography: docs/references.bib
+      strict: true                    # refuse what otherwise is a warning
   - mkdocs-jupyter: {include: ["*.ipynb"], allow_errors: false}
 ```
 """
@@ -27,6 +28,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from bs4 import BeautifulSoup
 from markdown.extensions.toc import slugify  # type: ignore[import-untyped]
 from mkdocs.config import config_options as option
 from mkdocs.config.base import Config
@@ -40,7 +42,9 @@ from mkdocs.structure.toc import get_toc
 from .anchors import read_moved
 from .bibliography import references_markdown
 from .book import Chapter, read_book
-from .page import arrange, boxes, breakable, split_notebook, toc
+from .page import arrange, boxes, breakable, outputs_notebook, toc
+from .prepare import matches, prepared, write_text
+from .prose import plain
 from .rows import NotebookError
 
 # mkdocs-jupyter imports jsonschema, and that imports this package where it is present,
@@ -60,6 +64,7 @@ class LabmlStyleConfig(Config):
     bibliography = option.Type(str, default="")
     anchors = option.Type(str, default="")
     cache = option.Type(str, default=".cache/labml-style")
+    strict = option.Type(bool, default=False)
 
 
 class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
@@ -75,9 +80,23 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
 
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
-        """Read every chapter and register its split copy, before mkdocs-jupyter."""
-        pages = {f.src_uri: f.url for f in files.documentation_pages()}
-        listed = list(_nav_titles(config.nav))
+        """Read every chapter and register its copy, before mkdocs-jupyter."""
+        jupyter = config.plugins.get("mkdocs-jupyter")
+        if jupyter is None:
+            raise PluginError("labml-style needs the plugin mkdocs-jupyter beside it")
+        options = jupyter.config
+        cache = self.root / self.config.cache
+
+        def file(page: str) -> File:
+            return File(page, str(cache), config.site_dir, config.use_directory_urls)
+
+        def address(page: str) -> str:  # a page's, which MkDocs gives to Markdown
+            return file(f"{page.removesuffix('.ipynb')}.md").url
+
+        def wanted(path: Path) -> bool:
+            built = path.is_relative_to(config.site_dir)
+            return not built and matches(path, options)
+
         lock = self.root / self.config.anchors if self.config.anchors else None
         try:
             self.book = read_book(
@@ -85,31 +104,35 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
                 notebooks=self.config.notebooks,
                 package=self.config.modules,
                 support=self.config.support,
-                order=listed,
-                pages=pages,
+                order=list(_nav_titles(config.nav)),
+                docs=os.path.relpath(config.docs_dir, self.root),
+                pages={f.src_uri: f.url for f in files},
                 moved=read_moved(lock),
+                address=address,
+                wanted=wanted,
+                prepare=lambda notebook, path: prepared(notebook, path, options, cache),
             )
         except NotebookError as error:
             raise PluginError(str(error)) from error
         for chapter in self.book.chapters.values():
             for message in chapter.unproved:
                 log.warning(message)  # which a strict build does not pass
-        for file in files.documentation_pages():
-            text = file.content_string if file.src_uri.endswith(".md") else ""
+        for page_file in files.documentation_pages():
+            marked = page_file.src_uri.endswith(".md")
+            text = page_file.content_string if marked else ""
             cited = "<!-- references -->" in text.split("\n")
             keys = self._references() if cited else ""
-            self.book.anchors[file.src_uri] = _anchors(text) | _anchors(keys)
+            self.book.anchors[page_file.src_uri] = _anchors(text) | _anchors(keys)
         for page, chapter in self.book.chapters.items():
-            part = self.root / self.config.cache / page
-            text = json.dumps(split_notebook(self.book, chapter), ensure_ascii=False)
+            part = cache / page
+            outputs = outputs_notebook(self.book, chapter)
+            text = json.dumps(outputs, ensure_ascii=False)
             if not part.exists() or part.read_text(encoding="utf-8") != text:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                new = part.with_name(f"{part.name}.{os.getpid()}")
-                new.write_text(text, encoding="utf-8")
-                new.replace(part)
-            cache = str(self.root / self.config.cache)
-            file = File(page, cache, config.site_dir, config.use_directory_urls)
-            files.append(file)
+                write_text(part, text)
+            before = files.get_file_from_path(page)
+            if before is not None:
+                files.remove(before)
+            files.append(file(page))
         return files
 
     def on_page_markdown(
@@ -155,14 +178,27 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             content = arrange(self.book, chapter, html, self._tools(chapter))
         except NotebookError as error:
             raise PluginError(str(error)) from error
-        title = re.sub(r"[`$*]", "", chapter.title)
-        page.title = _nav_titles(config.nav).get(chapter.page) or title
-        page.meta.setdefault("description", _description(chapter))
+        titles = _nav_titles(config.nav)
+        page.title = titles.get(chapter.page) or escape(chapter.title)
+        page.meta.setdefault("description", escape(_description(chapter)))
         page.meta.setdefault("chapter", chapter.name)
         if chapter.page.startswith("support/"):  # a search finds the chapters first
             page.meta.setdefault("search", {"boost": 0.3})
         page.toc = get_toc(_tokens(toc(chapter)))
+        if not self.config.strict:
+            for message in chapter.problems:
+                log.warning(message)
         return content
+
+    def on_env(
+        self, env: Any, /, *, config: MkDocsConfig, files: Files
+    ) -> Any:
+        """Refuse, in strict mode, what the pages must not be built from."""
+        chapters = self.book.chapters.values()
+        problems = [message for one in chapters for message in one.problems]
+        if self.config.strict and problems:
+            raise PluginError("\n".join(problems))
+        return env
 
     def _tools(self, chapter: Chapter) -> str:
         source = chapter.source
@@ -203,7 +239,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         """Write a chapter's files beside its page."""
         chapter = self.book.chapters.get(page.file.src_uri)
         if chapter is not None:
-            folder = Path(config.site_dir) / chapter.url
+            folder = Path(page.file.abs_dest_path).parent
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in chapter.files.items():
                 (folder / name).write_bytes(content)
@@ -276,9 +312,10 @@ def _nav_titles(nav: Any) -> dict[str, str]:
 
 
 def _description(chapter: Chapter) -> str:
-    prose = next((row.prose for row in chapter.rows if row.prose), chapter.title)
-    text = re.sub(r"[*`$>]|\[([^\]]*)\]\([^)]*\)", r"\1", prose.split("\n\n")[0])
-    return " ".join(text.split())[:300]
+    """The first paragraph of a page, as text."""
+    found = next((row.html for row in chapter.rows if row.html), "")
+    first = BeautifulSoup(found, "html.parser").find(["p", "li", "td"])
+    return (plain(str(first)) if first else chapter.title)[:300]
 
 
 def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
@@ -286,11 +323,10 @@ def _tokens(toc: list[tuple[int, str, str]]) -> list[Any]:
     top: list[Any] = []
     stack: list[tuple[int, list[Any]]] = [(0, top)]
     for level, text, anchor in toc:
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|<[^>]*>|[`*$]", r"\1", text)
         while stack[-1][0] >= level:
             stack.pop()
         children: list[Any] = []
-        name = re.sub(r"\w{12,}", lambda word: breakable(word[0]), escape(plain))
+        name = re.sub(r"\w{12,}", lambda word: breakable(word[0]), escape(text))
         token = {"level": level, "id": anchor, "name": name, "html": name}
         token |= {"data-toc-label": "", "children": children}
         stack[-1][1].append(token)

@@ -19,11 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .prose import Part, free, parts, slug
+
 DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
 TASK = frozenset({"exercise", "check", "solution"})
 WHOLE = TASK | {"figure", "idea", "proof"}
 OUTPUT_LIMIT = 300_000
-IMAGES = ("image/svg+xml", "image/png")
+IMAGES = ("image/svg+xml", "image/png")  # of a strict page
 
 
 class NotebookError(ValueError):
@@ -78,6 +80,12 @@ class Row:
         level: level of that heading, 1 to 6.
         announces: the definition that the heading announces, if it is one.
         leads: whether the prose belongs beside the definition that follows.
+        hash: changes with the prose and the code.
+        anchor: anchor of the heading.
+        raw: whether the prose is HTML, of a raw cell.
+        references: link definitions of the cell that the prose comes from.
+        html: the prose as HTML; `Book.add` converts it.
+        ids: anchors inside the prose, of its numbered equations and its boxes.
     """
 
     id: str = ""
@@ -94,18 +102,17 @@ class Row:
     announces: Definition | None = None
     leads: bool = False
     hash: str = ""
+    anchor: str = ""
+    raw: bool = False
+    references: dict[str, Any] = field(default_factory=dict)
+    html: str = ""
+    ids: list[str] = field(default_factory=list)
 
     @property
     def fold(self) -> str:
         """Anchor of the folded code of a proof or a stub; else empty."""
         folded = self.cell is not None and self.tags & {"proof", "exercise"}
         return f"{self.id}--code" if folded else ""
-
-
-def slug(text: str, words: int = 12) -> str:
-    """An anchor from a heading: lower case, letters and digits, joined by hyphens."""
-    text = re.sub(r"<[^>]+>|\$[^$]*\$", " ", text)
-    return "-".join(re.findall(r"\w+", text.lower())[:words])
 
 
 def code_of(cell: dict[str, Any]) -> str:
@@ -416,90 +423,76 @@ def from_docstring(text: str) -> str:
 # --- rows ----------------------------------------------------------------------------
 
 
-@dataclass
-class _Part:
-    """A heading, or the prose between headings, of a Markdown cell."""
-
-    text: str
-    line: int
-    level: int = 0
-
-
-def _parts(source: str) -> Iterator[_Part]:
-    """Cut Markdown at its ATX headings, outside fenced code."""
-    prose: list[str] = []
-    start, fence = 0, ""
-    for number, line in enumerate(source.split("\n")):
-        mark = re.match(r" {0,3}(`{3,}|~{3,})([^`]*)$", line)
-        if fence:
-            closes = mark and mark[1].startswith(fence) and not mark[2].strip()
-            fence = "" if closes else fence
-        elif mark:
-            fence = mark[1]
-        heading = None if fence else re.fullmatch(r"(#{1,6}) +(.+?)(?: +#+)?\s*", line)
-        if heading:
-            if "\n".join(prose).strip():
-                yield _Part("\n".join(prose).strip("\n"), start)
-            prose, start = [], number + 1
-            yield _Part(heading[2], number, len(heading[1]))
-        else:
-            prose.append(line)
-    if "\n".join(prose).strip():
-        skipped = next(i for i, line in enumerate(prose) if line.strip())
-        yield _Part("\n".join(prose).strip("\n"), start + skipped)
-
-
-def split(notebook: dict[str, Any], name: str = "notebook") -> list[Row]:
+def split(
+    notebook: dict[str, Any],
+    name: str = "notebook",
+    problems: list[str] | None = None,
+) -> list[Row]:
     """The rows of a notebook.
 
     Args:
         notebook: a notebook in format 4, as `nbformat` or `json` reads it.
-        name: how error messages call it.
+        name: how messages call it.
+        problems: receives what a strict page is not built from, one message each; the
+            rows are made all the same. Without it the first one is raised.
 
     Returns:
         Rows in reading order; a heading stands before the row that carries it.
 
     Raises:
         NotebookError: a heading twice, a docstring with a backslash that is not raw, an
-            output over 300 kB, or an image without a text alternative.
+            output over 300 kB, an image without a text alternative, an attached image,
+            a raw cell, a widget, or a cell that failed.
     """
+    report = Report(name, problems)
     rows: list[Row] = []
     level = 0
     pending: Row | None = None  # prose or heading of a Markdown cell, waiting for code
     cells = notebook["cells"]
     for index, cell in enumerate(cells):
         source, tags = code_of(cell), tags_of(cell)
-        if "colab-setup" in tags or not source.strip():
+        empty = not source.strip() and not cell.get("outputs")
+        if "colab-setup" in tags or empty:
             continue
         if cell["cell_type"] == "markdown":
             if cell.get("attachments"):
                 message = "attached image; put it in a file beside the notebook"
-                raise NotebookError(name, index + 1, 1, message)
-            for part in _parts(source):
+                report(index, 0, message)
+            found, references = parts(source)
+            for part in found:
                 if part.level:
                     if pending is not None:
                         rows.append(pending)
                     level = part.level
-                    pending = Row(heading=part.text, level=level, prose_cell=index)
-                    pending.prose_line = part.line
+                    pending = _of(part, index, references)
                 elif pending is not None and not pending.prose:
-                    pending.prose = part.text
+                    pending.prose, pending.references = part.text, references
                 else:
                     if pending is not None:
                         rows.append(pending)
-                    pending = Row(prose=part.text, prose_cell=index)
-                    pending.prose_line = part.line
+                    pending = _of(part, index, references)
                 pending.tags = tags
             continue
-        if cell["cell_type"] != "code":
+        if cell["cell_type"] == "raw":
+            kind = cell.get("metadata", {}).get("raw_mimetype", "") or ""
+            shown = kind in ("", "text/html")
+            report(index, 0, "raw cell" if shown else f"raw cell of {kind} is left out")
+            if shown:
+                rows += [pending] if pending is not None else []
+                pending = None
+                rows.append(Row(prose=source, prose_cell=index, raw=True))
             continue
-        _check_code(cell, name, index)
+        if cell["cell_type"] != "code":
+            report(index, 0, f"cell of type {cell['cell_type']!r} is left out")
+            continue
+        _check_code(cell, index, report)
         new = _code_rows(cell, index, level)
         if pending is not None:
             first = new[0]
             if first.announces is None:
                 first.heading, first.level = pending.heading, pending.level
                 first.prose = "\n\n".join(p for p in (pending.prose, first.prose) if p)
+                first.references = pending.references
                 first.prose_cell, first.prose_line = (
                     pending.prose_cell,
                     pending.prose_line,
@@ -511,13 +504,49 @@ def split(notebook: dict[str, Any], name: str = "notebook") -> list[Row]:
         rows += new
     if pending is not None:
         rows.append(pending)
-    _name(rows, cells, name)
+    _name(rows, cells, report)
     return rows
+
+
+class Report:
+    """Takes what a strict page is not built from.
+
+    Args:
+        name: how messages call the notebook.
+        problems: receives the messages; without it the first one is raised.
+    """
+
+    def __init__(self, name: str, problems: list[str] | None):
+        self.name, self.problems = name, problems
+
+    def __call__(self, cell: int, line: int, message: str) -> None:
+        """Take one message about a cell and a line of it, counted from 0.
+
+        Raises:
+            NotebookError: no list collects the messages.
+        """
+        error = NotebookError(self.name, cell + 1, line + 1, message)
+        if self.problems is None:
+            raise error
+        self.problems.append(str(error))
+
+
+def _of(part: Part, cell: int, references: dict[str, Any]) -> Row:
+    row = Row(prose_cell=cell, prose_line=part.line, references=references)
+    if part.level:
+        row.heading, row.level = part.text, part.level
+    else:
+        row.prose = part.text
+    return row
 
 
 def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
     """The rows of one code cell."""
     source, tags = code_of(cell), tags_of(cell)
+    if cell.get("transient", {}).get("remove_source"):
+        row = Row(cell=index, prose_cell=index, tags=tags)
+        row.outputs = list(cell.get("outputs", ()))
+        return [row]
     headings = not tags & (WHOLE | {"active-ipynb"})
     count = source.count("\n") + 1
     whole = tags & WHOLE
@@ -543,25 +572,26 @@ def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
     return rows
 
 
-def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
+def _name(rows: list[Row], cells: list[dict[str, Any]], report: Report) -> None:
     """Give every heading and row its anchor and its hash."""
     taken: set[str] = set()
     for row in rows:
-        anchor = heading_id(row) if row.heading else ""
-        if row.heading and (anchor in taken or not anchor):
-            what = "stands twice" if anchor else "has no letters to link to"
-            at = row.prose_cell + 1, row.prose_line + 1
-            raise NotebookError(name, *at, f"heading {row.heading!r} {what}; rename it")
-        taken.add(anchor)
+        if row.heading:
+            anchor = row.heading if row.announces else slug(row.heading)
+            if anchor in taken or not anchor:
+                what = "stands twice" if anchor else "has no letters to link to"
+                message = f"heading {row.heading!r} {what}; rename it"
+                report(row.prose_cell, row.prose_line, message)
+            row.anchor = free(anchor or "section", taken)
     current = ""
     for row in rows:
         if row.heading:
-            current = heading_id(row) if row.level > 1 else ""
+            current = row.anchor if row.level > 1 else ""
         code = code_of(cells[row.cell]).split("\n") if row.cell is not None else []
         shown = "\n".join(code[i] for i in row.lines)
         public = [d for d in row.defines if d.kind not in ("field", "constant")]
         if row.announces:
-            base = f"{row.announces.name}--row"
+            base = f"{row.anchor}--row"
         elif public:
             base = public[0].name
         else:
@@ -570,23 +600,8 @@ def _name(rows: list[Row], cells: list[dict[str, Any]], name: str) -> None:
             base = f"{stem}--{words}" if current else words
             if re.match(r"(eq|deviation|pitfall)-|(what-you-will-find|use-it)$", base):
                 base = f"row-{base}"  # those belong to equations and boxes
-        row.id, count = base, 1
-        while row.id in taken:
-            count += 1
-            row.id = f"{base}-{count}"
-        taken.add(row.id)
+        row.id = free(base, taken)
         row.hash = hashlib.sha256(f"{row.prose}\0{shown}".encode()).hexdigest()[:8]
-
-
-def equation_ids(markdown: str) -> list[str]:
-    r"""Anchors of the displays in a text that carry a `\tag{n}`: `eq-n`."""
-    tags = re.findall(r"\\tag\*?\{([^}]*)\}", markdown)
-    return ["eq-" + (slug(tag) or tag) for tag in tags]
-
-
-def heading_id(row: Row) -> str:
-    """The anchor of the heading before a row."""
-    return row.heading if row.announces else slug(row.heading)
 
 
 def proved(row: Row) -> bool:
@@ -603,35 +618,42 @@ def proved(row: Row) -> bool:
 # --- checks --------------------------------------------------------------------------
 
 
-def _check_code(cell: dict[str, Any], name: str, index: int) -> None:
+def _check_code(cell: dict[str, Any], index: int, report: Report) -> None:
     tags = tags_of(cell)
     source = code_of(cell)
     tree = parse(source)
-    last = source.count("\n") + 1
+    last = source.count("\n")
     for first, end, _, node in _documented(tree, source) if tree else ():
         text = "\n".join(source.split("\n")[first:end]).strip()
         if "\\" in text and not re.match(r"[rR]", text):
             message = f'docstring of {node.name} has a backslash: write r"""..."""'
-            raise NotebookError(name, index + 1, first + 1, message)
+            report(index, first, message)
     for output in cell.get("outputs", ()):
         data = output.get("data", {})
         size = sum(len(str(value)) for value in data.values())
         size += len("".join([*output.get("text", ""), *output.get("traceback", ())]))
         image = next((kind for kind in data if kind.startswith("image/")), "")
         html = "".join(data.get("text/html", ""))
-        message = ""
         if size > OUTPUT_LIMIT:
-            message = f"output of {size:,} bytes; the limit is {OUTPUT_LIMIT:,}"
-        elif image and image not in IMAGES:
-            message = f"output of {image}; publish it as {' or '.join(IMAGES)}"
-        elif image and not output.get("metadata", {}).get(image, {}).get("alt"):
-            message = "image without a text alternative: show(figure, alt=...)"
+            report(
+                index, last, f"output of {size:,} bytes; the limit is {OUTPUT_LIMIT:,}"
+            )
+        if "application/vnd.jupyter.widget-view+json" in data:
+            report(index, last, "a widget, which other hosts draw; show a figure")
         elif re.search(r"<img[^>]*\bsrc=.?data:", html):
-            message = "image inside HTML; publish it with show(figure, alt=...)"
-        elif output.get("output_type") == "error" and "raises-exception" not in tags:
+            report(
+                index, last, "image inside HTML; publish it with show(figure, alt=...)"
+            )
+        elif not html and image and image not in IMAGES:
+            report(
+                index, last, f"output of {image}; publish it as {' or '.join(IMAGES)}"
+            )
+        elif not html and image and not output["metadata"].get(image, {}).get("alt"):
+            message = "image without a text alternative: show(figure, alt=...)"
+            report(index, last, message)
+        if output.get("output_type") == "error" and "raises-exception" not in tags:
             message = f"the cell failed with {output.get('ename')}; execute it again"
-        if message:
-            raise NotebookError(name, index + 1, last, message)
+            report(index, last, message)
 
 
 def _cell(kind: str, source: str, *tags: str) -> dict[str, Any]:
@@ -682,6 +704,5 @@ __all__ = [
     "from_docstring",
     "module_notebook",
     "proved",
-    "slug",
     "split",
 ]
