@@ -629,7 +629,7 @@ def _check_code(cell: dict[str, Any], index: int, report: Report) -> None:
             message = f'docstring of {node.name} has a backslash: write r"""..."""'
             report(index, first, message)
     for output in cell.get("outputs", ()):
-        data = output.get("data", {})
+        data, about = output.get("data", {}), output.get("metadata", {})
         size = sum(len(str(value)) for value in data.values())
         size += len("".join([*output.get("text", ""), *output.get("traceback", ())]))
         image = next((kind for kind in data if kind.startswith("image/")), "")
@@ -648,7 +648,7 @@ def _check_code(cell: dict[str, Any], index: int, report: Report) -> None:
             report(
                 index, last, f"output of {image}; publish it as {' or '.join(IMAGES)}"
             )
-        elif not html and image and not output["metadata"].get(image, {}).get("alt"):
+        elif not html and image and not about.get(image, {}).get("alt"):
             message = "image without a text alternative: show(figure, alt=...)"
             report(index, last, message)
         if output.get("output_type") == "error" and "raises-exception" not in tags:

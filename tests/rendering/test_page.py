@@ -15,12 +15,8 @@ from bs4 import BeautifulSoup, Tag
 
 from labml_style.figures.palette import LIGHT_TO_DARK
 from labml_style.rendering import Chapter, NotebookError, render_notebook
-from labml_style.rendering.html import (
-    _lexed,
-    convert_math,
-    figure,
-    highlight,
-)
+from labml_style.rendering.html import _lexed, figure, highlight
+from labml_style.rendering.page import outputs_notebook
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -36,7 +32,7 @@ def render(tmp_path: Path, *cells: dict[str, Any]) -> Chapter:
     kernel = {"kernelspec": {"name": "p", "display_name": "p", "language": "python"}}
     content = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     path.write_text(json.dumps(content))
-    return render_notebook(path)
+    return render_notebook(path, strict=True)
 
 
 def markdown(text: str) -> dict[str, Any]:
@@ -69,22 +65,6 @@ def test_renders_without_torch_and_without_any_chapter() -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, str(FIXTURES / "stone.ipynb")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True ['figures', 'rendering']"
-
-
-def test_math_is_wrapped_and_code_is_left_alone() -> None:
-    html = (
-        "<p>Costs $5 and $6, but <code>$x$</code> and $a_1 &lt; b$.</p>"
-        "<p>$$\ny = 1 \\tag{2}\n$$</p>"
-    )
-    soup = BeautifulSoup(html, "html.parser")
-    convert_math(soup)
-    assert [s.get_text() for s in soup.select("span.arithmatex")] == [r"\(a_1 < b\)"]
-    display = soup.select_one("div.arithmatex")
-    assert display is not None
-    assert display["id"] == "eq-2"
-    assert display.get_text() == "\\[y = 1 \\tag{2}\\]"
-    assert "<code>$x$</code>" in str(soup)
-    assert "Costs $5 and $6" in str(soup)
 
 
 def test_a_fragment_keeps_the_colours_of_its_whole_cell() -> None:
@@ -154,7 +134,7 @@ def test_a_png_is_shown_at_half_its_pixels() -> None:
     ],
 )
 def test_refusals_name_the_place(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(NotebookError) as error:
+    with pytest.raises(ValueError) as error:
         render(tmp_path, markdown(text))
     assert message in str(error.value)
 
@@ -319,7 +299,7 @@ def test_boxes_lie_across_both_columns(tmp_path: Path) -> None:
 
 
 def test_a_box_and_a_heading_do_not_share_an_anchor(tmp_path: Path) -> None:
-    with pytest.raises(NotebookError, match="'use-it' stands twice"):
+    with pytest.raises(ValueError, match="'use-it' stands twice"):
         render(tmp_path, markdown(f"# T\n\n## Use it\n\n{USE}"))
 
 
@@ -336,13 +316,20 @@ def test_style_in_an_output_does_not_cut_the_page(tmp_path: Path) -> None:
     assert "Still here." in page.html
 
 
-def test_a_piece_that_was_not_rendered_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "x.ipynb"
-    cell = markdown("# T\n\nText.") | {"id": "a", "metadata": {}}
-    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    path.write_text(json.dumps(content))
-    with pytest.raises(NotebookError, match="was not rendered"):
-        render_notebook(path, to_html=lambda _: "")
+def test_an_output_that_was_not_rendered_is_noticed(tmp_path: Path) -> None:
+    page = render(tmp_path, markdown("# T"), code("1", printed="1"))
+    with pytest.raises(NotebookError, match="cell 2, line 1: its output was not"):
+        render_notebook(page.source, to_html=lambda _: "")
+
+
+def test_all_problems_of_a_notebook_are_told_at_once(tmp_path: Path) -> None:
+    text = "# T\n\n[x](gone.ipynb) ![](a.png)\n\n## T"
+    with pytest.raises(ValueError) as error:
+        render(tmp_path, markdown(text), code("'"), code("1"))
+    found = str(error.value).split("\n")
+    assert [line.partition(": ")[2].split()[0] for line in found] == [
+        *("heading", "link", "image", "image")
+    ]
 
 
 def test_escaped_dollars_are_no_math(tmp_path: Path) -> None:
@@ -390,12 +377,12 @@ def test_no_id_stands_twice(tmp_path: Path) -> None:
     ],
 )
 def test_anchors_that_stand_twice_are_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(NotebookError, match="stands twice"):
+    with pytest.raises(ValueError, match="stands twice"):
         render(tmp_path, markdown(f"# T\n\n{text}"))
 
 
 def test_links_in_headings_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(NotebookError, match="link to nowhere"):
+    with pytest.raises(ValueError, match="link to nowhere"):
         render(tmp_path, markdown("# T\n\n## See [other](nope.ipynb)"))
 
 
@@ -404,7 +391,7 @@ def test_images_in_prose_become_files(tmp_path: Path) -> None:
     page = render(tmp_path, markdown("# T\n\n![a bar](a.png)"))
     (name,) = page.files
     assert name in page.html
-    with pytest.raises(NotebookError, match="no file beside the notebook"):
+    with pytest.raises(ValueError, match="is no file; put it beside"):
         render(tmp_path, markdown("# T\n\n![a bar](gone.png)"))
 
 
