@@ -6,7 +6,15 @@
 """
 
 from .book import Book, Chapter
-from .page import render_notebook
+from .page import render_notebook, whole_page
 from .rows import NotebookError, Row, split
 
-__all__ = ["Book", "Chapter", "NotebookError", "Row", "render_notebook", "split"]
+__all__ = [
+    "Book",
+    "Chapter",
+    "NotebookError",
+    "Row",
+    "render_notebook",
+    "split",
+    "whole_page",
+]

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from labml_style.rendering import anchors, notebooks, render_notebook
+from labml_style.rendering import anchors, notebooks, render_notebook, whole_page
 
 ROOT = "folder with pyproject.toml, notebooks/ and the package"
 
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--strict", action="store_true", help="refuse what otherwise is a warning"
     )
+    command.add_argument(
+        "--page", action="store_true", help="write a whole page, with its style"
+    )
     command.add_argument("--out", type=Path, default=Path(), metavar="DIR")
     command.set_defaults(run=_html)
     given = parser.parse_args(arguments)
@@ -76,7 +79,8 @@ def _html(given: argparse.Namespace) -> int:
     for message in chapter.problems:
         print(f"warning: {message}", file=sys.stderr)
     given.out.mkdir(parents=True, exist_ok=True)
-    files = chapter.files | {f"{chapter.name}.html": chapter.html.encode()}
+    html = whole_page(chapter) if given.page else chapter.html
+    files = chapter.files | {f"{chapter.name}.html": html.encode()}
     for name, content in files.items():
         (given.out / name).write_bytes(content)
         print(given.out / name)

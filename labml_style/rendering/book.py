@@ -319,7 +319,7 @@ class Book:
 def read_book(
     root: Path,
     *,
-    notebooks: str = "notebooks",
+    notebooks: str | Sequence[str] = "notebooks",
     package: str = "",
     support: Sequence[str] = (),
     order: Sequence[str] = (),
@@ -334,7 +334,7 @@ def read_book(
 
     Args:
         root: the project's folder.
-        notebooks: folder of the notebooks in it; folders below are read too.
+        notebooks: folder of the notebooks in it, or several; folders below are read.
         package: package they are paired with.
         support: plain modules or packages that get a page below `support/`.
         order: source paths in reading order; notebooks that it lacks follow by name.
@@ -348,14 +348,15 @@ def read_book(
     Raises:
         NotebookError: a file is no notebook.
     """
-    folder = root / notebooks
-    start = root / docs if folder.is_relative_to(root / docs) else folder
-    book = Book(package, pages or {}, moved, [root / docs, folder])
-    found = {
-        path.relative_to(start).as_posix(): path
-        for path in folder.rglob("*.ipynb")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
+    folders = [root / one for one in folder_names(notebooks)]
+    book = Book(package, pages or {}, moved, [root / docs, *folders])
+    found: dict[str, Path] = {}
+    for folder in folders:
+        start = root / docs if folder.is_relative_to(root / docs) else folder
+        for path in folder.rglob("*.ipynb"):
+            below = path.relative_to(folder).parts
+            if not any(part.startswith(".") for part in below):
+                found[path.relative_to(start).as_posix()] = path
     place = {name: number for number, name in enumerate(order)}
     for page in sorted(found, key=lambda p: (place.get(p, len(place)), p)):
         path = found[page]
@@ -382,10 +383,15 @@ def read_book(
             url=address(page),
             module=".".join(dotted.parts),
             shown=local.as_posix(),
-            folder=folder,
+            folder=folders[0],
         )
     book.link()
     return book
+
+
+def folder_names(given: str | Sequence[str]) -> list[str]:
+    """The folders that an option names, which may be one."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _convert(chapter: Chapter) -> None:

@@ -234,7 +234,8 @@ def _links(book: Book, chapter: Chapter, row: Row, html: str) -> BeautifulSoup:
             image["alt"] = ""
         content = _image(book, chapter, row, source)
         if content is not None:
-            stem, _, suffix = PurePosixPath(unquote(source)).name.rpartition(".")
+            name = PurePosixPath(unquote(source).removeprefix("attachment:")).name
+            stem, _, suffix = name.rpartition(".")
             digest = hashlib.sha256(content).hexdigest()[:10]
             name = f"{stem}-{digest}.{suffix}"
             chapter.files[name] = content
@@ -524,3 +525,26 @@ def render_notebook(
     if strict and chapter.problems:
         raise ValueError("\n".join(chapter.problems))
     return chapter
+
+
+def whole_page(chapter: Chapter) -> str:
+    """A rendered notebook as a page of its own, with its style.
+
+    Args:
+        chapter: what `render_notebook` returned.
+    """
+    style = Path(__file__).with_name("rows.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(chapter.title)}</title>\n<style>\n{style}{PLAIN}</style>\n"
+        f"{chapter.html}\n</html>\n"
+    )
+
+
+PLAIN = """
+:root { color-scheme: light dark; }
+body { max-width: 90rem; margin: 0 auto; padding: 1rem 1.5rem; }
+body { font: 1rem/1.5 system-ui, sans-serif; }
+code, pre { font: 0.875rem/1.5 ui-monospace, monospace; }
+"""

@@ -13,6 +13,8 @@ plugins:
       support: [labml_style/figures]  # plain modules to show below support/
       bibliography: docs/references.bib
       strict: true                    # refuse what otherwise is a warning
+      accepted: [docs/gallery]        # where this is known, and neither
+      style: false                    # the site has a style of its own for rows
   - mkdocs-jupyter: {include: ["*.ipynb"], allow_errors: false}
 ```
 """
@@ -41,7 +43,7 @@ from mkdocs.structure.toc import get_toc
 
 from .anchors import read_moved
 from .bibliography import references_markdown
-from .book import Chapter, read_book
+from .book import Chapter, folder_names, read_book
 from .page import arrange, boxes, breakable, outputs_notebook, toc
 from .prepare import matches, prepared, write_text
 from .prose import plain
@@ -54,17 +56,21 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 log = get_plugin_logger("labml-style")
 
+STYLE = "assets/labml-style/rows.css"
+
 
 class LabmlStyleConfig(Config):
     """Options of the plugin; paths are relative to the configuration file."""
 
-    notebooks = option.Type(str, default="notebooks")
+    notebooks = option.Type((str, list), default="notebooks")
     modules = option.Type(str, default="")
     support = option.ListOfItems(option.Type(str), default=[])
     bibliography = option.Type(str, default="")
     anchors = option.Type(str, default="")
     cache = option.Type(str, default=".cache/labml-style")
     strict = option.Type(bool, default=False)
+    accepted = option.ListOfItems(option.Type(str), default=[])
+    style = option.Type(bool, default=True)
 
 
 class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
@@ -74,7 +80,10 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         """Find the project's folders and the repository's address."""
         self.root = Path(config.config_file_path or "mkdocs.yml").resolve().parent
         self.repository = repository(self.root / "pyproject.toml")
-        config.watch.append(str(self.root / self.config.notebooks))
+        folders = folder_names(self.config.notebooks)
+        config.watch += [str(self.root / folder) for folder in folders]
+        if self.config.style:
+            config.extra_css.insert(0, STYLE)
         config.extra["repository"] = self.repository
         return config
 
@@ -133,6 +142,9 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             if before is not None:
                 files.remove(before)
             files.append(file(page))
+        if self.config.style:
+            style = Path(__file__).with_name("rows.css")
+            files.append(File.generated(config, STYLE, abs_src_path=str(style)))
         return files
 
     def on_page_markdown(
@@ -185,17 +197,22 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         if chapter.page.startswith("support/"):  # a search finds the chapters first
             page.meta.setdefault("search", {"boost": 0.3})
         page.toc = get_toc(_tokens(toc(chapter)))
-        if not self.config.strict:
-            for message in chapter.problems:
+        for message in self._problems(chapter):
+            if not self.config.strict:
                 log.warning(message)
         return content
+
+    def _problems(self, chapter: Chapter) -> list[str]:
+        accepted = [self.root / folder for folder in self.config.accepted]
+        known = any(chapter.source.is_relative_to(folder) for folder in accepted)
+        return [] if known else chapter.problems
 
     def on_env(
         self, env: Any, /, *, config: MkDocsConfig, files: Files
     ) -> Any:
         """Refuse, in strict mode, what the pages must not be built from."""
         chapters = self.book.chapters.values()
-        problems = [message for one in chapters for message in one.problems]
+        problems = [message for one in chapters for message in self._problems(one)]
         if self.config.strict and problems:
             raise PluginError("\n".join(problems))
         return env
