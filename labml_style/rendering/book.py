@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import posixpath
 import re
 from collections.abc import Sequence
@@ -14,13 +13,13 @@ from typing import Any
 
 from .html import rendered_boxes
 from .links import Index, Reference, Target, references
+from .reading import read
 from .rows import (
     NotebookError,
     Row,
     code_of,
     equation_ids,
     heading_id,
-    module_notebook,
     parse,
     proved,
     split,
@@ -149,10 +148,7 @@ class Book:
         Raises:
             NotebookError: the notebook must not become a page; see `split`.
         """
-        text = path.read_text(encoding="utf-8")
-        notebook = (
-            json.loads(text) if path.suffix == ".ipynb" else module_notebook(text)
-        )
+        notebook = read(path, shown)
         init = path.stem == "__init__"
         name = path.parent.name if init else path.stem
         module = module or (f"{self.package}.{name}" if self.package else name)

@@ -346,7 +346,7 @@ def test_headings_of_other_scripts_have_anchors() -> None:
     ("output", "message"),
     [
         ({"output_type": "error", "ename": "KeyError"}, "failed with KeyError"),
-        ({"data": {"image/jpeg": "x"}}, "output of image/jpeg"),
+        ({"data": {"image/tiff": "x"}}, "output of image/tiff"),
         ({"data": {"text/html": "<img src='data:x'>"}}, "image inside HTML"),
         ({"traceback": ["x" * 300_001]}, "output of 300,001 bytes"),
     ],
@@ -360,6 +360,6 @@ def test_examples_become_code() -> None:
     text = from_docstring(
         "F.\n\nExample:\n    >>> f(1)\n      2\n\nArgs:\n    a, b: both"
     )
-    assert "```python\n>>> f(1)\n  2\n" in text
+    assert "```pycon\n>>> f(1)\n  2\n" in text
     assert text.count("```") == 2
     assert "- `a, b`: both" in text
