@@ -21,7 +21,7 @@ TAGS = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 DOCTEST = re.compile(
-    rf"{FENCE}|^(?P<indent> *)>>>[^\n]*(?:\n[ \t]*[^\s][^\n]*)*",
+    rf"{FENCE}|^(?P<indent> *)>>>[^\n]*(?:\n(?P=indent)[ \t]*\S[^\n]*)*",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -203,8 +203,10 @@ def _from_numpy(text: str) -> str:
             section = None
             result += ["", line]
         else:
-            indent, colon = 4 if section else 0, ":" if below.startswith(" ") else ""
-            result.append(f"{' ' * indent}- {title}{colon}")
+            if section and item and item[2]:
+                title = f"`{item[1]}` ({item[2]})"
+            colon = ":" if below.startswith(" ") else ""
+            result.append(f"{'    ' if section else ''}- {title}{colon}")
     return "\n".join(result)
 
 

@@ -70,6 +70,7 @@ def cell_language(source: str, language: str = "python") -> str:
         kind = find_lexer_class_for_filename(words[-1]) if words else None
         name = kind.aliases[0] if kind else "text"
     elif name == "script":
-        name = words[0].rpartition("/")[2] if words else "bash"
+        program = next((word for word in words if word[0] != "-"), "bash")
+        name = program.rpartition("/")[2]
     name = MAGICS.get(name, name)
     return name if known(name) else language

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from .languages import known
-from .rows import module_notebook
+from .rows import NotebookError, module_notebook
 
 KINDS = ("code", "markdown", "raw")
 
 
-class ReadingError(ValueError):
-    """A file that cannot be read as a notebook; the message names it."""
+class ReadingError(NotebookError):
+    """A file that cannot be read as a notebook.
+
+    Args:
+        message: names the file, and what is wrong with it.
+    """
+
+    def __init__(self, message: str):
+        ValueError.__init__(self, message)
 
 
 def read(path: Path, shown: str = "") -> dict[str, Any]:
@@ -41,7 +48,12 @@ def read(path: Path, shown: str = "") -> dict[str, Any]:
         message = f"{name}: byte {error.start + 1} is not UTF-8; save it as UTF-8"
         raise ReadingError(message) from error
     if path.suffix != ".py":
-        return _completed(_notebook(text, name), name)
+        notebook = _notebook(text, name)
+        try:
+            return _completed(notebook, name)
+        except (AttributeError, TypeError) as error:
+            message = f"{name}: not formed as a notebook is: {error}"
+            raise ReadingError(message) from error
     if re.search(r"^# ?%%(\s|$)", text, re.MULTILINE):
         import jupytext
 
@@ -81,11 +93,11 @@ def _notebook(text: str, name: str) -> dict[str, Any]:
         line = getattr(error, "lineno", 1)
         message = f"{name}, line {line}: no JSON, so it is no notebook"
         raise ReadingError(message) from error
-    version = found.get("nbformat") if isinstance(found, dict) else None
-    if not isinstance(version, int) or version not in range(1, 5):
-        message = (
-            f"{name}: nbformat is {version!r}; expected a notebook in format 1 to 4"
-        )
+    if not isinstance(found, dict):
+        raise ReadingError(f"{name}: JSON, but no notebook")
+    version = found.get("nbformat", 4)
+    if version not in (1, 2, 3, 4):
+        message = f"{name}: nbformat is {version!r}; formats 1 to 4 can be read"
         raise ReadingError(message)
     if version == 4:
         return dict(found)
