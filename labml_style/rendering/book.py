@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import posixpath
 import re
 from collections.abc import Callable, Sequence
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from .languages import language
 from .links import Index, Reference, Target, references
 from .prose import convert, inline, plain
+from .reading import read
 from .rows import (
     Definition,
     Report,
     Row,
     code_of,
-    module_notebook,
     parse,
     proved,
     split,
@@ -65,6 +65,11 @@ class Chapter:
     files: dict[str, bytes] = field(default_factory=dict)
     signed: set[str] = field(default_factory=set)
     html: str = ""
+
+    @cached_property
+    def language(self) -> str:
+        """The language of its kernel."""
+        return language(self.notebook)
 
     @property
     def title(self) -> str:
@@ -182,10 +187,7 @@ class Book:
         Raises:
             NotebookError: the file is no notebook.
         """
-        text = path.read_text(encoding="utf-8")
-        notebook = (
-            json.loads(text) if path.suffix == ".ipynb" else module_notebook(text)
-        )
+        notebook = read(path, shown)
         if prepare is not None:
             notebook = prepare(notebook, path)
         init = path.stem == "__init__"
@@ -202,7 +204,8 @@ class Book:
 
         # A name defined twice means the module's own definition, not a demonstration's,
         # and an exercise's stub, not its solution: what comes last wins.
-        cells = [cell for cell in notebook["cells"] if _linked(cell)]
+        python = chapter.language == "python"
+        cells = [c for c in notebook["cells"] if python and _linked(c)]
         rows = sorted(chapter.rows, key=lambda r: _rank(r.tags))
         targets = [
             Target(module, d, page, _place(row, d))
@@ -218,7 +221,8 @@ class Book:
         self.used.clear()
         for chapter in self.chapters.values():
             cells = chapter.notebook["cells"]
-            places = [i for i, cell in enumerate(cells) if _linked(cell)]
+            python = chapter.language == "python"
+            places = [i for i, cell in enumerate(cells) if python and _linked(cell)]
             found = references(
                 self.index, chapter.module, [code_of(cells[i]) for i in places]
             )

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from html import escape
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
-from pygments.lexers import PythonLexer
 from pygments.token import Token, _TokenType
 
 from ..figures import twins
+from ..figures.palette import LIGHT_TO_DARK, PAGE
+from .languages import cell_language, lexer
 from .links import Reference, Target
+from .rows import IMAGES
 
-LEXER = PythonLexer(stripnl=False, ensurenl=False)
 # Six colours are enough, and names stay free for links. Keywords are `<b>` and strings
 # `<i>`, which HTML has for just this; the rest are spans with Pygments' own classes.
 COLOURS = {
@@ -43,11 +46,11 @@ def _tag(kind: _TokenType) -> str:
 
 
 @lru_cache(maxsize=8)
-def _lexed(source: str) -> list[list[tuple[str, int, str]]]:
+def _lexed(source: str, language: str) -> list[list[tuple[str, int, str]]]:
     """Tokens of a whole cell by line: tag, column, text."""
     rows: list[list[tuple[str, int, str]]] = [[]]
     column = 0
-    for _, kind, value in LEXER.get_tokens_unprocessed(source):
+    for _, kind, value in lexer(language).get_tokens_unprocessed(source):
         tag = _tag(kind)
         for place, text in enumerate(value.split("\n")):
             if place:
@@ -64,6 +67,7 @@ def highlight(
     lines: Iterable[int] | None = None,
     references: Iterable[Reference] = (),
     link_to: Callable[[Target, str], str] = lambda target, inside: inside,
+    language: str = "python",
 ) -> str:
     """Highlight some lines of a cell.
 
@@ -75,12 +79,13 @@ def highlight(
         lines: indices of the lines to keep, all by default.
         references: names to link, with their places.
         link_to: wraps the HTML of a name into a link to its definition.
+        language: language of the kernel; a cell magic such as `%%bash` names another.
 
     Returns:
         HTML for the inside of `<pre><code>`.
     """
     links = {(r.line, r.column): r for r in references}
-    lexed = _lexed(source)
+    lexed = _lexed(source, cell_language(source, language))
     shown = []
     for number in range(len(lexed)) if lines is None else lines:
         pieces: list[tuple[str, str]] = []
@@ -105,22 +110,116 @@ def pane(code: str, extra: str = "") -> str:
 # --- figures -------------------------------------------------------------------------
 
 
-def _size(kind: str, data: str) -> tuple[int, int]:
-    """Width and height in CSS pixels, 0 if unknown; a PNG has twice as many."""
-    if kind == "image/png":
-        width, height = struct.unpack(">II", base64.b64decode(data)[16:24])
-        return width // 2, height // 2
-    head = re.search(r"<svg\b[^>]*>", data)
+# What Jupyter shows in place of an image where an output holds both.
+BEFORE = (
+    "application/vnd.jupyter.widget-view+json",
+    "application/javascript",
+    "text/html",
+    "text/markdown",
+)
+# CSS pixels of a length's unit; other units depend on where the drawing stands.
+UNITS = {
+    "": 1,
+    "px": 1,
+    "pt": 96 / 72,
+    "pc": 16,
+    "in": 96,
+    "cm": 96 / 2.54,
+    "mm": 96 / 25.4,
+    "em": 16,
+    "ex": 8,
+}
+# 200 dots per inch, in the chunk of a PNG that tells it: so `figures.to_png` draws.
+DOUBLE = b"pHYs" + struct.pack(">IIB", 7874, 7874, 1)
+
+
+def _png_size(content: bytes, ours: bool) -> tuple[int, int]:
+    """Width and height of a PNG in CSS pixels, 0 if unknown.
+
+    Only a figure that `figures.show` published, which has a caption, is known to be
+    drawn at double resolution.
+    """
+    if len(content) < 24:
+        return 0, 0
+    width, height = struct.unpack(">II", content[16:24])
+    scale = 2 if ours and DOUBLE in content[:200] else 1
+    return width // scale, height // scale
+
+
+def _svg_size(svg: str) -> tuple[int, int]:
+    """Width and height of a drawing in CSS pixels, 0 if it has none of its own."""
+    head = re.search(r"<svg\b[^>]*>", svg)
     opening = head[0] if head else ""
     found = []
     for side in ("width", "height"):
-        match = re.search(rf"""\s{side}=["']([\d.]+)(pt|px)?["']""", opening)
-        scale = 4 / 3 if match and match[2] == "pt" else 1
-        found.append(round(float(match[1]) * scale) if match else 0)
-    box = re.search(r"""viewBox=["']\S+\s+\S+\s+([\d.]+)\s+([\d.]+)""", opening)
-    if 0 in found and box:
-        found = [round(float(box[1])), round(float(box[2]))]
+        match = re.search(rf"""\s{side}\s*=\s*["']\s*([\d.]+)\s*(\w*)["']""", opening)
+        scale = UNITS.get(match[2].lower(), 0) if match else 0
+        found.append(_pixels(match[1], scale) if match else 0)
+    box = re.search(r"""viewBox\s*=\s*["']([^"']*)""", opening)
+    sides = re.split(r"[\s,]+", box[1].strip())[2:] if box else []
+    if 0 in found and len(sides) == 2:
+        found = [_pixels(side) for side in sides]
     return found[0], found[1]
+
+
+def _pixels(number: Any, scale: float = 1) -> int:
+    """A length that a notebook tells, 0 if it is none."""
+    try:
+        return max(round(float(number) * scale), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _house_style(svg: str) -> bool:
+    """Whether all colours of a drawing are of the palette, so that each has a twin."""
+    colours = {colour.lower() for colour in re.findall(r"#[0-9a-fA-F]{6}\b", svg)}
+    return colours <= LIGHT_TO_DARK.keys() and bool(colours - {PAGE})
+
+
+def _standing_alone(svg: str) -> str | None:
+    """A drawing as a file of its own, or None where it is no proper XML."""
+    svg = re.sub(r"\A\s*(<\?xml.*?\?>)?\s*", "", svg, count=1, flags=re.DOTALL)
+    head = re.search(r"<svg\b[^>]*>", svg)
+    opening = head[0] if head else ""
+    for name, address in (
+        ("xmlns", "http://www.w3.org/2000/svg"),
+        ("xmlns:xlink", "http://www.w3.org/1999/xlink"),
+    ):
+        used = name == "xmlns" or "xlink:" in svg
+        if opening and used and not re.search(rf"\s{name}\s*=", opening):
+            svg = svg.replace("<svg", f'<svg {name}="{address}"', 1)
+    try:
+        ElementTree.fromstring(svg)
+    except ElementTree.ParseError:
+        return None
+    return svg
+
+
+def attachment(cell: dict[str, Any], name: str) -> tuple[str, bytes]:
+    """An image that is stored in a Markdown cell, shown there by `attachment:name`.
+
+    Args:
+        cell: the cell.
+        name: its name, as a link writes it.
+
+    Returns:
+        MIME type and content.
+
+    Raises:
+        ValueError: the cell has no such image.
+    """
+    stored = cell.get("attachments") or {}
+    found = stored.get(name) or stored.get(unquote(name))
+    for kind, data in (found or {}).items():
+        try:
+            return kind, base64.b64decode("".join(data))
+        except ValueError:
+            break
+    there = ", ".join(stored) or "none"
+    raise ValueError(
+        f"attachment {name!r} is no image of this cell, which holds {there}; attach it "
+        "again, or put it in a file beside the notebook"
+    )
 
 
 def figure(
@@ -128,7 +227,8 @@ def figure(
 ) -> str | None:
     """Turn an image output into a file and the HTML that shows it.
 
-    An SVG becomes two files: one with the colours of light pages and its dark twin.
+    A drawing in the house style becomes two files: one with the colours of light pages
+    and its dark twin. Any other image stands on a white ground, as it does in Jupyter.
 
     Args:
         output: a stored output of a notebook.
@@ -137,32 +237,51 @@ def figure(
         base: address of the folder that holds the files, seen from the page.
 
     Returns:
-        A `<figure>`, or None where the output holds no image.
+        A `<figure>`, or None where the output holds no image that can be a file, or
+        something that Jupyter shows in its place.
     """
     data = output.get("data", {})
-    kind = next((k for k in ("image/svg+xml", "image/png") if k in data), None)
-    if kind is None:
+    kind = next((k for k in IMAGES if k in data), None)
+    if kind is None or any(k in data for k in BEFORE):
         return None
     text = "".join(data[kind])
-    about = output.get("metadata", {}).get(kind, {})
-    width, height = _size(kind, text)
-    alt = escape(about.get("alt", ""))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    if kind == "image/png":
-        names = {"": f"{stem}-{digest}.png"}
-        files[names[""]] = base64.b64decode(text)
+    metadata = output.get("metadata", {})
+    about = metadata.get(kind) or {}
+    images = {"": text.encode()}
+    if kind == "image/svg+xml":
+        svg = _standing_alone(text)
+        if svg is None:
+            return None
+        size = _svg_size(svg)
+        images = {"": svg.encode()}
+        if _house_style(svg):
+            light, dark = twins(svg)
+            images = {"light": light.encode(), "dark": dark.encode()}
     else:
-        names = {"light": f"{stem}-{digest}.svg", "dark": f"{stem}-{digest}-dark.svg"}
-        for mode, svg in zip(names, twins(text), strict=True):
-            files[names[mode]] = svg.encode()
-    size = f'width="{width}" height="{height}" ' if width and height else ""
-    images = "".join(
-        f'<img{f" class=lit-{mode}" if mode else ""} src="{base}{name}" alt="{alt}" '
-        f'{size}loading="lazy">'
-        for mode, name in names.items()
-    )
+        try:
+            images = {"": base64.b64decode(text)}
+        except ValueError:
+            return None
+        content = images[""]
+        size = _png_size(content, "caption" in about) if kind == "image/png" else (0, 0)
+    sides = ("width", "height")
+    told = [_pixels(about.get(side, metadata.get(side))) for side in sides]
+    known = zip(sides, told if any(told) else size, strict=True)
+    sized = "".join(f'{side}="{number}" ' for side, number in known if number)
+    alt = escape(str(about.get("alt") or ""))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    shown = ""
+    for mode, content in images.items():
+        end = "-dark" if mode == "dark" else ""
+        name = f"{stem}-{digest}{end}{IMAGES[kind]}"
+        files[name] = content
+        # Without a style sheet the light twin alone is seen, on a ground of its own.
+        look = "hidden" if mode == "dark" else 'style="background:#fff"'
+        shown += (
+            f'<img{f" class=lit-{mode}" if mode else ""} {look} src="{base}{name}" '
+            f'alt="{alt}" {sized}loading="lazy">'
+        )
     caption = about.get("caption", "")
-    shown = (
-        f"<figcaption>{escape(caption, quote=False)}</figcaption>" if caption else ""
-    )
-    return f'<figure class="lit-figure">{images}{shown}</figure>'
+    if caption:
+        shown += f"<figcaption>{escape(caption, quote=False)}</figcaption>"
+    return f'<figure class="lit-figure">{shown}</figure>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -16,7 +15,7 @@ from urllib.parse import quote, unquote
 from bs4 import BeautifulSoup, Tag
 
 from .book import Book, Chapter
-from .html import figure, highlight, pane
+from .html import attachment, figure, highlight, pane
 from .links import Target
 from .prose import convert, inline, plain
 from .rows import TASK, NotebookError, Row, code_of, imports_alone, proved
@@ -246,14 +245,15 @@ def _links(book: Book, chapter: Chapter, row: Row, html: str) -> BeautifulSoup:
 
 def _image(book: Book, chapter: Chapter, row: Row, source: str) -> bytes | None:
     """Content of an image that lies beside the notebook or is attached to a cell."""
-    kind, colon, name = source.partition(":")
-    if kind == "attachment":
+    if source.startswith("attachment:"):
         cell = chapter.notebook["cells"][row.prose_cell]
-        held = cell.get("attachments", {}).get(unquote(name), {})
-        for data in held.values():
-            return base64.b64decode("".join(data))
+        try:
+            return attachment(cell, source.removeprefix("attachment:"))[1]
+        except ValueError as error:
+            book.report(chapter, row, source, str(error))
+            return None
     path = chapter.folder / unquote(source).partition("?")[0]
-    if not colon and not source.startswith("//") and path.is_file():
+    if ":" not in source and not source.startswith("//") and path.is_file():
         return path.read_bytes()
     what = "is on another host" if "//" in source else "is no file"
     message = f"image {source[:60]!r} {what}; put it beside the notebook"
@@ -291,10 +291,12 @@ def _code(book: Book, chapter: Chapter, row: Row) -> str:
         return ""
     source = code_of(chapter.notebook["cells"][row.cell])
     found = chapter.references.get(row.cell, [])
-    code = highlight(source, row.lines, found, _linker(book, chapter))
+    spoken = chapter.language
+    code = highlight(source, row.lines, found, _linker(book, chapter), spoken)
     if not code:
         return ""
-    return _fold("Imports", pane(code)) if imports_alone(source, row) else pane(code)
+    alone = imports_alone(source, row, spoken)
+    return _fold("Imports", pane(code)) if alone else pane(code)
 
 
 def _fold(summary: str, content: str, kind: str = "lit-fold", anchor: str = "") -> str:

@@ -15,17 +15,28 @@ import io
 import itertools
 import re
 import tokenize
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .docstrings import escape_tags, from_comment, from_docstring, from_words
+from .languages import cell_language, language
 from .prose import Part, free, parts, slug
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "ruff:", "pragma", "mypy:", "pylint:", "isort:")
+EDITORS = ("-*-", "vim:")
 TASK = frozenset({"exercise", "check", "solution"})
 WHOLE = TASK | {"figure", "idea", "proof"}
 OUTPUT_LIMIT = 300_000
-IMAGES = ("image/svg+xml", "image/png")  # of a strict page
+# Images that become files, and what their names end with.
+IMAGES = {
+    "image/svg+xml": ".svg",
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/gif": ".gif",
+    "image/webp": ".webp",
+}
 
 
 class NotebookError(ValueError):
@@ -126,10 +137,10 @@ def tags_of(cell: dict[str, Any]) -> frozenset[str]:
     return frozenset(cell.get("metadata", {}).get("tags", ()))
 
 
-def imports_alone(source: str, row: Row) -> bool:
+def imports_alone(source: str, row: Row, language: str = "python") -> bool:
     """Whether a row has more than six lines, and nothing but imports."""
     lines = source.split("\n")
-    tree = parse("\n".join(lines[number] for number in row.lines))
+    tree = parse("\n".join(lines[number] for number in row.lines), language)
     return (
         tree is not None
         and len(row.lines) > 6
@@ -137,25 +148,49 @@ def imports_alone(source: str, row: Row) -> bool:
     )
 
 
-def parse(source: str) -> ast.Module | None:
-    """A cell's syntax tree, or None if it is not Python. Magic lines become `pass`."""
+def parse(source: str, language: str = "python") -> ast.Module | None:
+    """A cell's syntax tree, or None if it is not Python. Magic lines become `pass`.
+
+    Args:
+        source: the cell's code.
+        language: language of the kernel; see `cell_language`.
+    """
+    if cell_language(source, language) != "python":
+        return None
     for text in (source, without_magics(source)[0]):
         try:
-            return ast.parse(text)
+            with warnings.catch_warnings(action="ignore"):  # such as for "\d"
+                return ast.parse(text)
         except (SyntaxError, ValueError):
             continue
     return None
 
 
+# What IPython takes and Python does not: `%magic`, `!command`, `?name`, `name?`, and
+# a command whose result gets a name.
+MAGIC = re.compile(r"\s*(%|!(?!=)|\?|[\w.%]+\?{1,2}\s*$)")
+NAMED = re.compile(r"(\s*[\w., ]+=\s*)(%\w|!(?!=)).*")
+
+
 def without_magics(source: str) -> tuple[str, list[str]]:
-    """A cell's source with `pass` for each line of IPython magic, and those lines."""
-    lines, magics = [], []
+    """A cell's source with `pass` for each line of IPython magic, and those lines.
+
+    A magic goes on after a backslash; those lines become empty.
+    """
+    lines: list[str] = []
+    magics: list[str] = []
+    goes_on = False
     for line in source.split("\n"):
-        text = line.lstrip()
-        if text[:1] in ("%", "!"):
-            magics.append(text.rstrip())
-            line = line[: len(line) - len(text)] + "pass"
-        lines.append(line)
+        named = NAMED.fullmatch(line)
+        if not (goes_on or named or MAGIC.match(line)):
+            lines.append(line)
+            continue
+        text = line.strip()
+        magics.append(text)
+        indent = line[: len(line) - len(line.lstrip())]
+        code = f"{named[1]}None" if named else f"{indent}pass"
+        lines.append("" if goes_on else code)
+        goes_on = text.endswith("\\")
     return "\n".join(lines), magics
 
 
@@ -253,7 +288,7 @@ def _comment_blocks(source: str) -> dict[int, int]:
                 depth += (token.string in "([{") - (token.string in ")]}")
             elif token.type == tokenize.COMMENT and depth == 0:
                 text = token.string[1:]
-                directive = text.strip().startswith(DIRECTIVES)
+                directive = text.strip().startswith(DIRECTIVES + EDITORS)
                 full = token.line.strip() == token.string
                 if full and text[:1] in ("", " ") and not directive:
                     found.append((token.start[0] - 1, token.start[1]))
@@ -283,7 +318,9 @@ def _documented(tree: ast.Module, source: str) -> Iterator[tuple[int, int, str, 
                         yield first.lineno - 1, last, text, node
 
 
-def fragments(source: str, headings: bool = True) -> list[Fragment]:
+def fragments(
+    source: str, headings: bool = True, language: str = "python"
+) -> list[Fragment]:
     """Cut a code cell into fragments by whole lines.
 
     A definition starts a fragment and takes its docstring, a method only if it has one,
@@ -295,9 +332,10 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
     Args:
         source: the cell's code.
         headings: whether public definitions are announced by a heading.
+        language: language of the kernel.
     """
     lines = source.split("\n")
-    tree = parse(source)
+    tree = parse(source, language)
     if tree is None:
         return [Fragment(lines=list(range(len(lines))))]
     blocks = _comment_blocks(source)
@@ -328,7 +366,7 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
         if line in blocks:
             end = blocks[line]
             said = [x.strip()[1:].removeprefix(" ") for x in lines[line:end]]
-            here.prose, here.line = "\n".join(said), line
+            here.prose, here.line = from_comment(said), line
             line = blocks[line]
         elif line in docs:
             end, text = docs[line]
@@ -346,78 +384,6 @@ def fragments(source: str, headings: bool = True) -> list[Fragment]:
         while item.lines and not lines[item.lines[0]].strip():
             item.lines.pop(0)
     return [item for item in result if item.lines or item.prose] or [Fragment()]
-
-
-LISTS = {"Args": "Arguments", "Attributes": "Attributes", "Raises": "Raises"}
-NOTES = ("Returns", "Yields", "Source", "Shapes", "Note")
-EXAMPLES = ("Example", "Examples")
-# What is folded, and what the fold's summary calls it.
-FOLDED = {
-    "Args": "arguments",
-    "Attributes": "attributes",
-    "Returns": "result",
-    "Yields": "result",
-    "Raises": "errors",
-}
-
-
-def from_docstring(text: str) -> str:
-    """Markdown of a docstring: its Google-style sections become lists and labels.
-
-    Arguments, attributes, result and errors go into one fold at the end, so that a long
-    list does not push the code apart.
-    """
-    shown: list[str] = []
-    folded: list[str] = []
-    inside: list[str] = []  # what is folded, in the words of the summary
-    section, result = "", shown
-
-    def leave() -> None:
-        shown.extend(["```"] if section in EXAMPLES else [])
-
-    for line in inspect.cleandoc(text).split("\n"):
-        title = re.fullmatch(r"(\w+):", line)
-        note = re.match(rf"({'|'.join(NOTES)}):\s+(.*)", line)
-        opened = title[1] if title else note[1] if note else ""
-        if opened in (*LISTS, *NOTES, *EXAMPLES):
-            leave()
-            section = "" if note else opened
-            result = folded if opened in FOLDED else shown
-            inside += [FOLDED[opened]] if opened in FOLDED else []
-            result += ["", f"**{LISTS.get(opened, opened)}**"]
-            if note:
-                result[-1] += f" {note[2]}"
-            else:
-                result += ["", *(["```python"] if section in EXAMPLES else [])]
-        elif section and line.startswith("    "):
-            item = re.match(
-                r"    ([*\w.`][*\w.`, ]*?)(?: \([^)]*\))?:(?:\s+|$)(.*)", line
-            )
-            if section in EXAMPLES:
-                result.append(line.removeprefix("    "))
-            elif section in LISTS and item and not line.startswith("     "):
-                result.append(f"- `{item[1].replace('`', '')}`: {item[2]}")
-            elif section in LISTS:
-                result.append("  " + line.strip())
-            else:
-                result.append(line.removeprefix("    "))
-        else:
-            if line.strip() and section:
-                leave()
-                section, result = "", shown
-            elif not line.strip() and not section:
-                result = shown
-            result.append(line)
-    leave()
-    if folded:
-        words = list(dict.fromkeys(inside))
-        summary = ", ".join(words).capitalize()
-        shown += ["", f"<details class=lit-args><summary>{summary}</summary>"]
-        label = folded[1].removeprefix("**").removesuffix("**")
-        if label == summary:  # it stands alone, and the summary says it
-            del folded[1]
-        shown += [*folded, "", "</details>"]
-    return "\n".join(shown).strip()
 
 
 # --- rows ----------------------------------------------------------------------------
@@ -445,6 +411,7 @@ def split(
             a raw cell, a widget, or a cell that failed.
     """
     report = Report(name, problems)
+    spoken = language(notebook)
     rows: list[Row] = []
     level = 0
     pending: Row | None = None  # prose or heading of a Markdown cell, waiting for code
@@ -485,8 +452,8 @@ def split(
         if cell["cell_type"] != "code":
             report(index, 0, f"cell of type {cell['cell_type']!r} is left out")
             continue
-        _check_code(cell, index, report)
-        new = _code_rows(cell, index, level)
+        _check_code(cell, index, report, spoken)
+        new = _code_rows(cell, index, level, spoken)
         if pending is not None:
             first = new[0]
             if first.announces is None:
@@ -540,7 +507,9 @@ def _of(part: Part, cell: int, references: dict[str, Any]) -> Row:
     return row
 
 
-def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
+def _code_rows(
+    cell: dict[str, Any], index: int, level: int, language: str = "python"
+) -> list[Row]:
     """The rows of one code cell."""
     source, tags = code_of(cell), tags_of(cell)
     if cell.get("transient", {}).get("remove_source"):
@@ -551,9 +520,11 @@ def _code_rows(cell: dict[str, Any], index: int, level: int) -> list[Row]:
     count = source.count("\n") + 1
     whole = tags & WHOLE
     pieces = (
-        [Fragment(lines=list(range(count)))] if whole else fragments(source, headings)
+        [Fragment(lines=list(range(count)))]
+        if whole
+        else fragments(source, headings, language)
     )
-    tree = parse(source)
+    tree = parse(source, language)
     known = list(definitions(tree, headings)) if tree else []
     rows = []
     for piece in pieces:
@@ -618,10 +589,12 @@ def proved(row: Row) -> bool:
 # --- checks --------------------------------------------------------------------------
 
 
-def _check_code(cell: dict[str, Any], index: int, report: Report) -> None:
+def _check_code(
+    cell: dict[str, Any], index: int, report: Report, language: str
+) -> None:
     tags = tags_of(cell)
     source = code_of(cell)
-    tree = parse(source)
+    tree = parse(source, language)
     last = source.count("\n")
     for first, end, _, node in _documented(tree, source) if tree else ():
         text = "\n".join(source.split("\n")[first:end]).strip()
@@ -635,19 +608,16 @@ def _check_code(cell: dict[str, Any], index: int, report: Report) -> None:
         image = next((kind for kind in data if kind.startswith("image/")), "")
         html = "".join(data.get("text/html", ""))
         if size > OUTPUT_LIMIT:
-            report(
-                index, last, f"output of {size:,} bytes; the limit is {OUTPUT_LIMIT:,}"
-            )
+            limit = f"the limit is {OUTPUT_LIMIT:,}"
+            report(index, last, f"output of {size:,} bytes; {limit}")
         if "application/vnd.jupyter.widget-view+json" in data:
             report(index, last, "a widget, which other hosts draw; show a figure")
         elif re.search(r"<img[^>]*\bsrc=.?data:", html):
-            report(
-                index, last, "image inside HTML; publish it with show(figure, alt=...)"
-            )
+            message = "image inside HTML; publish it with show(figure, alt=...)"
+            report(index, last, message)
         elif not html and image and image not in IMAGES:
-            report(
-                index, last, f"output of {image}; publish it as {' or '.join(IMAGES)}"
-            )
+            kinds = " or ".join(IMAGES)
+            report(index, last, f"output of {image}; publish it as {kinds}")
         elif not html and image and not about.get(image, {}).get("alt"):
             message = "image without a text alternative: show(figure, alt=...)"
             report(index, last, message)
@@ -665,18 +635,25 @@ def module_notebook(source: str) -> dict[str, Any]:
     """A plain module as a notebook of one code cell, its docstring before it.
 
     In the docstring, prose is Markdown, and an indented example in Python is a demo.
+    What stands above the docstring stands above the code.
 
     Args:
         source: text of a Python file.
+
+    Raises:
+        SyntaxError: the file is no Python.
     """
     cells: list[dict[str, Any]] = []
     tree = ast.parse(source)
     lines = source.split("\n")
     text = ast.get_docstring(tree)
     if text is not None:
-        end = tree.body[0].end_lineno or 1
-        title, _, rest = text.partition("\n")
-        prose = f"# {title.rstrip('.')}"
+        node = tree.body[0]
+        end = node.end_lineno or 1
+        behind = lines[end - 1].encode()[node.end_col_offset :].decode().lstrip("; ")
+        above = "\n".join(lines[: node.lineno - 1]).strip()
+        title, _, rest = text.partition("\n\n")
+        prose = f"# {escape_tags(' '.join(title.split())).rstrip('.')}"
         for indented, found in itertools.groupby(
             rest.strip().split("\n\n"), lambda part: part.startswith("    ")
         ):
@@ -687,9 +664,10 @@ def module_notebook(source: str) -> dict[str, Any]:
                 cells.append(_cell("code", example, "active-ipynb"))
                 prose = ""
             else:
-                prose += f"\n\n{block}"
+                prose += f"\n\n{from_words(block)}"
         cells += [_cell("markdown", prose.strip())] if prose else []
-        lines = lines[end:]
+        parts = [above, "\n".join([behind, *lines[end:]]).strip("\n")]
+        lines = "\n\n".join(filter(None, parts)).split("\n")
     cells.append(_cell("code", "\n".join(lines).strip("\n")))
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 

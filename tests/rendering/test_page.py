@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ from bs4 import BeautifulSoup, Tag
 from labml_style.figures.palette import LIGHT_TO_DARK
 from labml_style.rendering import Chapter, NotebookError, render_notebook
 from labml_style.rendering.html import _lexed, figure, highlight
-from labml_style.rendering.page import outputs_notebook
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -110,18 +108,6 @@ def test_a_figure_becomes_two_files() -> None:
     assert "#0b63a5" not in drawn["d"]
     assert soup.figcaption is not None
     assert soup.figcaption.get_text() == "One < two"
-
-
-def test_a_png_is_shown_at_half_its_pixels() -> None:
-    head = (
-        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-        + (200).to_bytes(4, "big")
-        + (100).to_bytes(4, "big")
-    )
-    data = {"image/png": base64.b64encode(head).decode()}
-    html = figure({"data": data, "metadata": {"image/png": {"alt": "a"}}}, "x", {})
-    assert html is not None
-    assert 'width="100" height="50"' in html
 
 
 @pytest.mark.parametrize(

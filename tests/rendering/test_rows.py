@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labml_style.rendering.docstrings import escape_tags
 from labml_style.rendering.rows import (
     NotebookError,
     Row,
@@ -346,7 +347,7 @@ def test_headings_of_other_scripts_have_anchors() -> None:
     ("output", "message"),
     [
         ({"output_type": "error", "ename": "KeyError"}, "failed with KeyError"),
-        ({"data": {"image/jpeg": "x"}}, "output of image/jpeg"),
+        ({"data": {"image/tiff": "x"}}, "output of image/tiff"),
         ({"data": {"text/html": "<img src='data:x'>"}}, "image inside HTML"),
         ({"traceback": ["x" * 300_001]}, "output of 300,001 bytes"),
     ],
@@ -360,6 +361,149 @@ def test_examples_become_code() -> None:
     text = from_docstring(
         "F.\n\nExample:\n    >>> f(1)\n      2\n\nArgs:\n    a, b: both"
     )
-    assert "```python\n>>> f(1)\n  2\n" in text
+    assert "```pycon\n>>> f(1)\n  2\n" in text
     assert text.count("```") == 2
     assert "- `a, b`: both" in text
+
+
+def test_an_example_with_prompts_needs_no_section() -> None:
+    text = from_docstring("F.\n\n>>> f(1) < 2\n<1>\n\nThen:\n    >>> g()\n    2\nEnd.")
+    first, second = (
+        "```pycon\n>>> f(1) < 2\n<1>\n```",
+        "```pycon\n>>> g()\n2\n```",
+    )
+    assert text == f"F.\n\n{first}\n\nThen:\n{second}\nEnd."
+    fenced = "F.\n\n```\n>>> f()\n```"
+    assert from_docstring(fenced) == fenced
+
+
+def test_words_of_an_example_are_words_where_prompts_tell_the_code() -> None:
+    text = from_docstring("F.\n\nExamples:\n    Words.\n\n    >>> f()\n    1\n\nEnd.")
+    assert "Words.\n\n```pycon\n>>> f()\n1\n```\n\nEnd." in text
+    assert "```python\nf()\n```" in from_docstring("F.\n\nExample:\n    f()")
+
+
+NUMPY = """Cut a stone.
+
+Parameters
+----------
+a : int, optional
+    Its size.
+
+    - deep
+      deeper
+*args, b : array_like, shape (n,)
+c
+
+Returns
+-------
+out : ndarray
+    The stone.
+list of str
+
+Raises
+------
+ValueError
+    If it breaks.
+
+See Also
+--------
+mill : another
+
+Notes
+-----
+In :class:`Mill`, :math:`x^2`::
+
+    literal
+
+Examples
+--------
+>>> cut(3)
+1
+"""
+
+
+def test_sections_of_numpy() -> None:
+    text = from_docstring(NUMPY)
+    shown, _, folded = text.partition("<details")
+    assert "----" not in text
+    assert "<summary>Arguments, result, errors</summary>" in folded
+    for words in (
+        "- `a` (int, optional): \n  Its size.\n\n  - deep\n    deeper\n",
+        "- `*args, b` (array_like, shape (n,)): \n- `c`: \n",
+        "**Returns**\n\n- `out` (ndarray):\n  The stone.\n- list of str",
+        "- `ValueError`: \n  If it breaks.",
+    ):
+        assert words in folded
+    for words in (
+        "**See Also**\n\n- mill : another",
+        "**Notes**\n\nIn `Mill`, $x^2$:\n\n    literal",
+        "**Examples**\n\n```pycon\n>>> cut(3)\n1\n```",
+    ):
+        assert words in shown
+
+
+def test_what_follows_a_numpy_section_is_no_item() -> None:
+    text = from_docstring("F.\n\nParameters\n-----\na\n    A.\n\nThis is prose.")
+    assert text.partition("<details")[0].split() == ["F.", "This", "is", "prose."]
+    text = from_docstring("F.\n\nReturns\n-------\nint\n\n>>> f()\n1")
+    assert "```pycon\n>>> f()\n1\n```" in text.partition("<details")[0]
+
+
+def test_fields_of_sphinx() -> None:
+    text = from_docstring(
+        "Cut.\n\n:param int a: its size\n    in full\n:param b: other\nlazy\n"
+        ":type b: str or None\n:type c: float\n:returns: a stone\n:rtype: Stone\n"
+        ":raises ValueError, KeyError: if it breaks\n\nMore.\n:meta private: kept"
+    )
+    shown, _, folded = text.partition("<details")
+    assert shown.strip() == "Cut.\n\n\nMore.\n:meta private: kept"
+    for words in (
+        "- `a` (int): its size\n  in full\n- `b` (str or None): other\n  lazy\n"
+        "- `c` (float): ",
+        "Stone: a stone",
+        "- `ValueError, KeyError`: if it breaks",
+    ):
+        assert words in folded
+    assert "**Returns**\n\nint" in from_docstring("F.\n\n:rtype: int\n:param a:")
+
+
+def test_a_type_in_google_style_is_kept() -> None:
+    text = from_docstring("F.\n\nArgs:\n    a (list of (int, str)): both")
+    assert "- `a` (list of (int, str)): both" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("use <mask> or </pad>", "use &lt;mask> or &lt;/pad>"),
+        ("<!-- no --> <?php", "&lt;!-- no --> &lt;?php"),
+        ("`<a>` and `` ` <b> ``", "`<a>` and `` ` <b> ``"),
+        ("1 < 2, $a<b$, $$c<d$$", "1 < 2, $a<b$, $$c<d$$"),
+        ("from $5 <a> to $6", "from $5 &lt;a> to $6"),
+        ("<https://a.b/c> *b*", "<https://a.b/c> *b*"),
+        ("a:\n\n    <code>\n\n<b>", "a:\n\n    <code>\n\n&lt;b>"),
+        ("~~~\n<a>\n~~~\n<b>", "~~~\n<a>\n~~~\n&lt;b>"),
+    ],
+)
+def test_comments_and_docstrings_hold_no_html(said: str, shown: str) -> None:
+    assert escape_tags(said) == shown
+    comment = "\n".join(f"# {line}".rstrip() for line in said.split("\n"))
+    (row,) = rows_of(code(f"{comment}\nx = 1"))
+    assert row.prose == shown
+    quoted = said.replace("\n", "\n    ")
+    (row,) = rows_of(code(f'def f():\n    """{quoted}\n    """'))
+    assert row.prose == shown
+
+
+def test_rules_between_comments_are_no_headings() -> None:
+    (row,) = rows_of(code("# ------\n# Load\n# ======\nx = 1"))
+    assert row.prose == "Load"
+    cell = code("# -*- coding: utf-8 -*-\nx = 1")
+    (row,) = rows_of(cell)
+    assert (row.prose, shown(row, cell)) == ("", code_of(cell))
+
+
+def test_examples_of_a_module_become_code() -> None:
+    title, _ = module_notebook('"""T.\n\n<p>\n\n>>> f()\n1\n"""\nx = 1')["cells"]
+    assert code_of(title) == "# T\n\n&lt;p>\n\n```pycon\n>>> f()\n1\n```"
