@@ -12,9 +12,9 @@ from bs4 import BeautifulSoup, Tag
 from labml_style.figures import to_png
 from labml_style.rendering.html import attachment, figure, highlight
 from labml_style.rendering.languages import cell_language
+from labml_style.rendering.prose import convert
 from labml_style.rendering.rows import (
     _code_rows,
-    equation_ids,
     fragments,
     imports_alone,
     parse,
@@ -274,5 +274,5 @@ def test_code_beside_magics_is_still_read(magic: str) -> None:
 
 def test_a_tag_in_code_is_no_equation() -> None:
     source = "Write `\\tag{7}`:\n\n```tex\nx \\tag{7}\n```\n\n$$x \\tag{7}$$"
-    assert equation_ids(source) == ["eq-7"]
-    assert equation_ids("~~~\n\\tag{1}\n~~~") == []
+    assert convert(source).ids == ["eq-7"]
+    assert convert("~~~\n\\tag{1}\n~~~").ids == []
