@@ -13,11 +13,11 @@ import re
 FENCE = r"^[ >]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ >]*(?P=fence)[`~]*[ \t]*$|\Z)"
 SPAN = r"(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`)"
 CODE = re.compile(f"{FENCE}|{SPAN}", re.MULTILINE | re.DOTALL)
-# Code, formulas and addresses, or else a `<` that Markdown takes for a tag's.
+# Code, formulas and addresses, or else what Markdown takes for HTML.
 TAGS = re.compile(
     rf"{FENCE}|{SPAN}|(?:\A|(?<=\n\n))(?: {{4}}[^\n]*(?:\n|\Z))+|\$\$.+?\$\$"
     r"|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$(?!\d)|<(?:https?:|mailto:)[^\s<>]+>"
-    r"|<(?=[A-Za-z/!?])",
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)",
     re.MULTILINE | re.DOTALL,
 )
 DOCTEST = re.compile(
@@ -70,7 +70,8 @@ def escape_tags(markdown: str) -> str:
     Args:
         markdown: words of a comment or docstring; its code and formulas stay.
     """
-    return TAGS.sub(lambda x: "&lt;" if x[0] == "<" else x[0], markdown)
+    signs = {"<": "&lt;", "&": "&amp;"}
+    return TAGS.sub(lambda found: signs.get(found[0], found[0]), markdown)
 
 
 def from_comment(lines: list[str]) -> str:
@@ -214,19 +215,20 @@ def _from_sphinx(text: str) -> str:
     """Fields such as `:param x:`, in Google style, below the other lines."""
     shown: list[str] = []
     fields: list[tuple[str, str, list[str]]] = []
-    above = ""
+    inside, above = False, ""  # whether these words are a field's
     for line in text.split("\n"):
         field = FIELD.fullmatch(line)
-        goes_on = line.startswith(" ") or (line and above)
         if field:
             fields.append((field[1], (field[2] or "").strip(), [field[3] or ""]))
-        elif fields and goes_on:
+            inside = True
+        elif inside and (line.startswith(" ") or (line and above)):
             fields[-1][2].append(line.strip())
         else:
+            inside = inside and not line
             shown.append(line)
-            if fields and not line:
+            if inside:
                 fields[-1][2].append("")
-        above = line if field or goes_on else ""
+        above = line
     types = {name: " ".join(said) for word, name, said in fields if word in TYPES}
     found: dict[str, list[str]] = {section: [] for section in SPHINX}
     for word, name, said in fields:
@@ -245,6 +247,10 @@ def _from_sphinx(text: str) -> str:
 
 def _field(name: str, kind: str, said: list[str]) -> list[str]:
     """A field's lines in Google style."""
-    begin = _item(name, kind) if name else f"    {kind}:" if kind else "   "
+    first = said[0]
+    if name:
+        first = f"{_item(name, kind)} {first}"
+    else:
+        first = "    " + ": ".join(filter(None, (kind, first)))
     indent = " " * (8 if name else 4)
-    return [f"{begin} {said[0]}", *(indent + line for line in said[1:])]
+    return [first, *(indent + line for line in said[1:])]

@@ -454,10 +454,13 @@ def test_fields_of_sphinx() -> None:
     text = from_docstring(
         "Cut.\n\n:param int a: its size\n    in full\n:param b: other\nlazy\n"
         ":type b: str or None\n:type c: float\n:returns: a stone\n:rtype: Stone\n"
-        ":raises ValueError, KeyError: if it breaks\n\nMore.\n:meta private: kept"
+        ":raises ValueError, KeyError: if it breaks\n\nMore::\n\n  >>> cut()\n"
+        ":meta private: kept"
     )
     shown, _, folded = text.partition("<details")
-    assert shown.strip() == "Cut.\n\n\nMore.\n:meta private: kept"
+    assert (
+        shown.split() == "Cut. More: ```pycon >>> cut() ``` :meta private: kept".split()
+    )
     for words in (
         "- `a` (int): its size\n  in full\n- `b` (str or None): other\n  lazy\n"
         "- `c` (float): ",
@@ -465,7 +468,7 @@ def test_fields_of_sphinx() -> None:
         "- `ValueError, KeyError`: if it breaks",
     ):
         assert words in folded
-    assert "**Returns**\n\nint" in from_docstring("F.\n\n:rtype: int\n:param a:")
+    assert "**Returns**\n\nint\n" in from_docstring("F.\n\n:rtype: int\n:param a:")
 
 
 def test_a_type_in_google_style_is_kept() -> None:
@@ -483,6 +486,7 @@ def test_a_type_in_google_style_is_kept() -> None:
         ("from $5 <a> to $6", "from $5 &lt;a> to $6"),
         ("<https://a.b/c> *b*", "<https://a.b/c> *b*"),
         ("a:\n\n    <code>\n\n<b>", "a:\n\n    <code>\n\n&lt;b>"),
+        ("&lt; & c &#1;", "&amp;lt; & c &amp;#1;"),
         ("~~~\n<a>\n~~~\n<b>", "~~~\n<a>\n~~~\n&lt;b>"),
     ],
 )
