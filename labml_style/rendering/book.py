@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .html import rendered_boxes
-from .links import Index, Reference, Target, references
+from .index import Cell, Index, Module, Target
+from .links import Reference, references
 from .rows import (
+    Definition,
     NotebookError,
     Row,
     code_of,
@@ -123,6 +125,7 @@ class Book:
         self.anchors: dict[str, set[str]] = {}  # of hand-written pages, where known
         self.chapters: dict[str, Chapter] = {}
         self.index = Index(package)
+        self.code: dict[str, Module] = {}  # page -> its code, as the index knows it
         self.used: dict[tuple[str, str], dict[str, str]] = {}
 
     def add(
@@ -164,19 +167,17 @@ class Book:
         self.chapters[page] = chapter
         self.pages[page] = url
 
-        # A name defined twice means the module's own definition, not a demonstration's,
-        # and an exercise's stub, not its solution: what comes last wins.
-        cells = [cell for cell in notebook["cells"] if _linked(cell)]
-        rows = sorted(chapter.rows, key=lambda r: _rank(r.tags))
-        targets = [
-            Target(
-                module, d, page, d.name if row.announces == d else row.fold or row.id
+        cells = []
+        for number, cell in enumerate(notebook["cells"]):
+            targets = tuple(
+                Target(module, d, page, _place(row, d))
+                for row in chapter.rows
+                if row.cell == number
+                for d in row.defines
             )
-            for row in rows
-            for d in reversed(row.defines)
-        ]
-        cells.sort(key=lambda cell: _rank(tags_of(cell)))
-        self.index.add(module, [code_of(c) for c in cells], targets, init)
+            if _linked(cell):
+                cells.append(Cell(code_of(cell), tags_of(cell), targets))
+        self.code[page] = self.index.add(module, cells, init)
         return chapter
 
     def link(self) -> None:
@@ -185,9 +186,7 @@ class Book:
         for chapter in self.chapters.values():
             cells = chapter.notebook["cells"]
             places = [i for i, cell in enumerate(cells) if _linked(cell)]
-            found = references(
-                self.index, chapter.module, [code_of(cells[i]) for i in places]
-            )
+            found = references(self.index, self.code[chapter.page])
             chapter.references = dict(zip(places, found, strict=True))
             uses = [
                 (item.line in _imported(code_of(cells[place])), place, item)
@@ -317,12 +316,12 @@ def inner_ids(row: Row) -> list[str]:
     return equation_ids(row.prose) + [str(b["id"]) for b in rendered_boxes(row.prose)]
 
 
+def _place(row: Row, definition: Definition) -> str:
+    return definition.name if row.announces == definition else row.fold or row.id
+
+
 def _linked(cell: dict[str, Any]) -> bool:
     return cell["cell_type"] == "code" and "colab-setup" not in tags_of(cell)
-
-
-def _rank(tags: frozenset[str]) -> int:
-    return 0 if "solution" in tags else 1 if "active-ipynb" in tags else 2
 
 
 def _check_unique(chapter: Chapter) -> None:
