@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from .index import Cell, Index, Module, Target
 from .languages import language
-from .links import Index, Reference, Target, references
+from .links import Reference, references
 from .prose import convert, inline, plain
 from .reading import read
 from .rows import (
@@ -157,6 +158,7 @@ class Book:
         self.anchors: dict[str, set[str]] = {}  # of hand-written pages, where known
         self.chapters: dict[str, Chapter] = {}
         self.index = Index(package)
+        self.code: dict[str, Module] = {}  # page -> its code, as the index knows it
         self.used: dict[tuple[str, str], dict[str, str]] = {}
 
     def add(
@@ -202,18 +204,17 @@ class Book:
         self.chapters[page] = chapter
         self.pages[page] = url
 
-        # A name defined twice means the module's own definition, not a demonstration's,
-        # and an exercise's stub, not its solution: what comes last wins.
-        python = chapter.language == "python"
-        cells = [c for c in notebook["cells"] if python and _linked(c)]
-        rows = sorted(chapter.rows, key=lambda r: _rank(r.tags))
-        targets = [
-            Target(module, d, page, _place(row, d))
-            for row in rows
-            for d in reversed(row.defines)
-        ]
-        cells.sort(key=lambda cell: _rank(tags_of(cell)))
-        self.index.add(module, [code_of(c) for c in cells], targets, init)
+        cells = []
+        for number, cell in enumerate(notebook["cells"]):
+            targets = tuple(
+                Target(module, d, page, _place(row, d))
+                for row in chapter.rows
+                if row.cell == number
+                for d in row.defines
+            )
+            if _linked(chapter, cell):
+                cells.append(Cell(code_of(cell), tags_of(cell), targets))
+        self.code[page] = self.index.add(module, cells, init)
         return chapter
 
     def link(self) -> None:
@@ -221,11 +222,8 @@ class Book:
         self.used.clear()
         for chapter in self.chapters.values():
             cells = chapter.notebook["cells"]
-            python = chapter.language == "python"
-            places = [i for i, cell in enumerate(cells) if python and _linked(cell)]
-            found = references(
-                self.index, chapter.module, [code_of(cells[i]) for i in places]
-            )
+            places = [i for i, cell in enumerate(cells) if _linked(chapter, cell)]
+            found = references(self.index, self.code[chapter.page])
             chapter.references = dict(zip(places, found, strict=True))
             uses = [
                 (item.line in _imported(code_of(cells[place])), place, item)
@@ -417,12 +415,12 @@ def _place(row: Row, definition: Definition) -> str:
     return row.anchor if row.announces == definition else row.fold or row.id
 
 
-def _linked(cell: dict[str, Any]) -> bool:
-    return cell["cell_type"] == "code" and "colab-setup" not in tags_of(cell)
+def _linked(chapter: Chapter, cell: dict[str, Any]) -> bool:
+    """Whether names of a cell become links."""
+    code = cell["cell_type"] == "code" and chapter.language == "python"
+    return code and "colab-setup" not in tags_of(cell)
 
 
-def _rank(tags: frozenset[str]) -> int:
-    return 0 if "solution" in tags else 1 if "active-ipynb" in tags else 2
 
 
 @lru_cache(maxsize=1024)

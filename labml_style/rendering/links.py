@@ -1,36 +1,26 @@
 """Which row defines the name that stands here.
 
-An `Index` holds the definitions of all modules; `references` walks a module's cells
-with `ast` and finds, for each name and attribute, the definition it denotes. Names that
-a function rebinds are skipped. The class of a value is followed where the source says
-it: a constructor call, an annotation, a return type, an element of an annotated
-iterable.
+`references` walks a module's cells in reading order with `ast` and finds, for each name
+and attribute, the definition it denotes: the last binding before the use. What a
+function's body or an annotation names may also come after it. A binding that is no
+definition, such as a loop's, hides the earlier ones.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from .rows import Definition, parse
+from .index import NOTHING, Cell, Index, Known, Module, Target, Thing, Type, annotated
 
-
-@dataclass(frozen=True)
-class Target:
-    """A definition with its place: module, page and anchor.
-
-    Attributes:
-        module: dotted name of the module that defines it.
-        definition: what is defined.
-        page: source path of the page, such as `streams.ipynb`.
-        anchor: id on that page.
-    """
-
-    module: str
-    definition: Definition
-    page: str
-    anchor: str
+First = dict[tuple[Cell | None, str], Known]  # by name, and by cell for a solution's
+INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+CHOOSING = ("next", "min", "max")  # builtins that return an element
+FLUENT = ("double", "eval", "float", "requires_grad_", "to", "train")  # of nn.Module
+PASSING = ("enumerate", "iter", "list", "reversed", "sorted", "tuple", "zip")
 
 
 @dataclass(frozen=True)
@@ -43,424 +33,196 @@ class Reference:
     target: Target
 
 
-@dataclass(frozen=True)
-class Type:
-    """What is known of a value: an instance or the class of `name`, a module, elements.
+@dataclass(eq=False)
+class _Scope:
+    """Names of a module, class, function or comprehension, and what they denote.
 
     Attributes:
-        kind: `instance`, `class`, `function`, `module` or `iterable`.
-        module: module of the definition.
-        name: qualified name in it.
-        elements: types of the elements; one for an iterable, several for a tuple.
+        parent: the scope around it, or None for a module.
+        names: a function's are all there from the start, as the compiler sees them.
+        open: whether what is bound in it is its own: not in a function, where a name
+            that it lacks is global or nonlocal.
+        owner: the class of the method.
+        outside: names that a function declares global.
+        declared: types of annotated names, which last when they are bound again.
     """
 
-    kind: str
-    module: str = ""
-    name: str = ""
-    elements: tuple[Type | None, ...] = ()
-
-
-@dataclass
-class Module:
-    """A module as the index sees it: its statements, its names, its targets."""
-
-    name: str
-    trees: list[ast.Module]
-    init: bool = False
-    targets: dict[str, Target] = field(default_factory=dict)
-    nodes: dict[str, ast.AST] = field(default_factory=dict)
-    imports: dict[str, tuple[str, str]] = field(default_factory=dict)
-    variables: dict[str, Type | None] = field(default_factory=dict)
-
-
-class Index:
-    """The definitions of all modules.
-
-    Args:
-        package: the package's name; imports from it are followed.
-    """
-
-    def __init__(self, package: str):
-        self.package = package
-        self.modules: dict[str, Module] = {}
-        self._open: set[tuple[str, str]] = set()  # names on the way to being found
-
-    def add(
-        self,
-        name: str,
-        sources: Iterable[str],
-        targets: Iterable[Target],
-        init: bool = False,
-    ) -> None:
-        """Add a module.
-
-        Args:
-            name: dotted name.
-            sources: its code cells; what a later one defines or imports wins.
-            targets: its definitions with their places; a later one wins.
-            init: whether it is a package's `__init__`, for its relative imports.
-        """
-        trees = [tree for source in sources if (tree := parse(source)) is not None]
-        module = self.modules[name] = Module(name, trees, init)
-        module.targets = {t.definition.name: t for t in targets}
-        for tree in trees:
-            module.imports |= _imports(tree.body, module, self.package)
-            for node, qualified in _nodes(tree.body):
-                module.nodes[qualified] = node
-
-    def find(self, module: str, name: str) -> Target | None:
-        """The target of a qualified name, base classes and re-exports included."""
-        known = self.modules.get(module)
-        if known is None or (module, name) in self._open:
-            return None  # a class that is its own base, a re-export in a circle
-        if name in known.targets:
-            return known.targets[name]
-        self._open.add((module, name))
-        try:
-            if name in known.imports:
-                return self.find(*known.imports[name])
-            owner, _, member = name.rpartition(".")
-            node = known.nodes.get(owner)
-            for base in node.bases if isinstance(node, ast.ClassDef) else ():
-                kind = self.annotation(known, base)
-                if kind is not None and kind.name:
-                    hit = self.find(kind.module, f"{kind.name}.{member}")
-                    if hit is not None:
-                        return hit
-            return None
-        finally:
-            self._open.discard((module, name))
-
-    def node(self, module: str, name: str) -> tuple[Module, ast.AST] | None:
-        """The syntax node of a qualified name and the module it stands in."""
-        target = self.find(module, name)
-        if target is None:
-            return None
-        found = self.modules[target.module]
-        node = found.nodes.get(target.definition.name)
-        return None if node is None else (found, node)
-
-    def annotation(self, module: Module, node: ast.AST | None) -> Type | None:
-        """The type an annotation names: an instance, an iterable, or None."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            tree = parse(node.value)
-            first = tree.body[0] if tree and tree.body else None
-            node = first.value if isinstance(first, ast.Expr) else None
-        if isinstance(node, ast.BinOp):
-            sides = (self.annotation(module, s) for s in (node.left, node.right))
-            return next((side for side in sides if side), None)
-        if isinstance(node, ast.Subscript):
-            inner = node.slice
-            items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            elements = tuple(self.annotation(module, item) for item in items)
-            name = ast.unparse(node.value).rpartition(".")[2].lower()
-            if name in ("dict", "mapping"):
-                elements = elements[:1]
-            known = any(elements)
-            return Type("iterable", elements=elements) if known else None
-        if isinstance(node, ast.Name | ast.Attribute):
-            path = ast.unparse(node).split(".")
-            place = self.resolve(module, path)
-            if place is not None:
-                target = self.find(*place)
-                if target is not None and target.definition.kind == "class":
-                    return Type("instance", target.module, target.definition.name)
-        return None
-
-    def resolve(self, module: Module, path: list[str]) -> tuple[str, str] | None:
-        """Module and qualified name of a dotted path as written in a module."""
-        head, rest = path[0], path[1:]
-        if head in module.targets:
-            return module.name, ".".join(path)
-        if head in module.imports:
-            where, name = module.imports[head]
-            if not name and rest:
-                return where, ".".join(rest)
-            return where, ".".join([name, *rest])
-        return None
-
-
-def _imports(
-    body: list[ast.stmt], module: Module, package: str
-) -> dict[str, tuple[str, str]]:
-    """Names that import statements bind to something of the package."""
-    found: dict[str, tuple[str, str]] = {}
-    for node in body:
-        if isinstance(node, ast.ImportFrom):
-            origin = node.module or ""
-            if node.level:
-                parts = module.name.split(".")
-                base = parts[: len(parts) - node.level + module.init]
-                origin = ".".join([*base, origin]).strip(".")
-            if origin.split(".")[0] == package:
-                for alias in node.names:
-                    found[alias.asname or alias.name] = (origin, alias.name)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] == package:
-                    whole = alias.name if alias.asname else package
-                    found[alias.asname or package] = (whole, "")
-        elif isinstance(node, ast.If | ast.With | ast.Try):
-            found |= _imports(node.body, module, package)
-    return found
-
-
-def _nodes(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[ast.AST, str]]:
-    for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node, prefix + node.name
-            if isinstance(node, ast.ClassDef):
-                yield from _nodes(node.body, f"{prefix}{node.name}.")
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node, prefix + node.target.id
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            yield node, prefix + node.targets[0].id
-
-
-class _Scope:
-    """Names bound in a function, with what is known of their values."""
-
-    def __init__(self, parent: _Scope | None, names: set[str] = frozenset()):  # type: ignore[assignment]
-        self.parent = parent
-        self.names = set(names)
-        self.types: dict[str, Type | None] = {}
-        self.imports: dict[str, tuple[str, str]] = {}
-        self.owner: str = parent.owner if parent else ""  # class of the method
+    parent: _Scope | None = None
+    names: dict[str, Known] = field(default_factory=dict)
+    open: bool = False
+    owner: Thing | None = None
+    outside: set[str] = field(default_factory=set)
+    declared: dict[str, Type] = field(default_factory=dict)
 
 
 class _Walker(ast.NodeVisitor):
-    """Walks a module and collects references."""
+    """Walks a module in reading order and collects references.
 
-    def __init__(self, index: Index, module: Module):
-        self.index, self.module = index, module
-        self.scope = _Scope(None)
-        self.owner = ""
+    Args:
+        index: all definitions.
+        module: the module.
+        first: the first binding of each of its names, for uses that run later.
+    """
+
+    def __init__(self, index: Index, module: Module, first: First):
+        self.index, self.module, self.first = index, module, first
+        self.apart: Cell | None = None  # the solution that is walked
+        self.root = self.scope = _Scope(open=True)
+        self.seen = self.root  # what a function that is defined here sees
+        self.late = False  # whether the code here runs after what follows it
+        self.comprehended: dict[ast.AST, Type] = {}
         self.found: list[Reference] = []
-        self.source: list[str] = []
+        self.lines: list[str] = []
+
+    def walk(self, cell: Cell, tree: ast.Module) -> list[Reference]:
+        """References in a cell, ordered by place."""
+        names = dict(self.root.names)
+        self.apart = None if cell.rank else cell
+        self.found, self.lines = [], cell.source.split("\n")
+        with suppress(RecursionError):  # a sum of a thousand terms
+            self.visit(tree)
+        if self.apart:
+            self.root.names = names
+        return sorted(self.found, key=lambda one: (one.line, one.column))
 
     # What an expression denotes.
 
-    def member(self, kind: Type, name: str) -> tuple[Target | None, Type | None]:
-        """The definition of an attribute and the type of its value."""
-        if kind.kind == "module":
-            return self.named(kind.module, name)
-        if kind.kind in ("instance", "class"):
-            return self.named(kind.module, f"{kind.name}.{name}")
-        return None, None
-
-    def named(self, where: str, name: str) -> tuple[Target | None, Type | None]:
-        """The target of a module's name, and the type of what it denotes."""
-        if not name:
-            return None, Type("module", where)
-        target = self.index.find(where, name)
-        if target is None:
-            inner = f"{where}.{name}"
-            known = any(f"{m}.".startswith(f"{inner}.") for m in self.index.modules)
-            return None, Type("module", inner) if known else None
-        kind, module = target.definition.kind, target.module
-        if kind in ("property", "field", "constant"):
-            return target, self.value_of(target)
-        shown = "class" if kind == "class" else "function"
-        return target, Type(shown, module, target.definition.name)
-
-    def value_of(self, target: Target) -> Type | None:
-        """The type of a property, field or constant."""
-        module = self.index.modules[target.module]
-        node = module.nodes.get(target.definition.name)
-        if isinstance(node, ast.FunctionDef):
-            return self.index.annotation(module, node.returns)
-        if isinstance(node, ast.AnnAssign):
-            return self.index.annotation(module, node.annotation)
-        return None
-
     def infer(self, node: ast.AST) -> Type | None:
         """What is known of an expression's value."""
+        element = self.index.element
         if isinstance(node, ast.Name):
             return self.name(node.id)[1]
         if isinstance(node, ast.Attribute):
-            kind = self.infer(node.value)
-            return self.member(kind, node.attr)[1] if kind else None
+            return self.index.member(self.infer(node.value), node.attr)[1]
         if isinstance(node, ast.Call):
-            if isinstance(node.func, ast.Name) and node.args:
-                inner = node.func.id
-                if inner in (
-                    "next",
-                    "iter",
-                    "list",
-                    "tuple",
-                    "sorted",
-                    "reversed",
-                    "min",
-                    "max",
-                ):
-                    kind = self.infer(node.args[0])
-                    if inner in ("next", "min", "max"):
-                        return self.element(kind)
-                    return Type("iterable", elements=(self.element(kind),))
-                if inner == "enumerate":
-                    kind = self.element(self.infer(node.args[0]))
-                    return Type(
-                        "iterable", elements=(Type("iterable", elements=(None, kind)),)
-                    )
-                if inner == "zip":
-                    kinds = tuple(self.element(self.infer(a)) for a in node.args)
-                    return Type(
-                        "iterable", elements=(Type("iterable", elements=kinds),)
-                    )
-            if isinstance(node.func, ast.Name) and node.func.id == "super":
-                return self.parent()
-            kind = self.infer(node.func)
-            if kind is None:
-                return None
-            if kind.kind == "class":
-                return Type("instance", kind.module, kind.name)
-            if kind.kind == "function":
-                return self.returned(kind)
-            if kind.kind == "instance":
-                call = (
-                    self.member(kind, "__call__")[1] or self.member(kind, "forward")[1]
-                )
-                return self.returned(call) if call else None
+            return self.called(node)
         if isinstance(node, ast.Subscript):
             kind = self.infer(node.value)
             if kind and len(kind.elements) > 1 and isinstance(node.slice, ast.Constant):
-                place = node.slice.value
-                if isinstance(place, int) and -len(kind.elements) <= place < len(
-                    kind.elements
-                ):
+                place, count = node.slice.value, len(kind.elements)
+                if isinstance(place, int) and -count <= place < count:
                     return kind.elements[place]
-            return self.element(kind)
-        if isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
-            return Type("iterable", elements=(self.comprehended(node),))
+            return element(kind)
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             return Type("iterable", elements=tuple(self.infer(e) for e in node.elts))
         if isinstance(node, ast.IfExp):
             return self.infer(node.body) or self.infer(node.orelse)
         if isinstance(node, ast.NamedExpr):
             return self.infer(node.value)
-        return None
+        return self.comprehended.get(node)
 
-    def comprehended(
-        self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp
-    ) -> Type | None:
-        self.scope = _Scope(self.scope)
-        for part in node.generators:
-            self.bind(part.target, self.element(self.infer(part.iter)))
-        kind = self.infer(node.elt)
-        self.scope = self.scope.parent or self.scope
-        return kind
+    def called(self, node: ast.Call) -> Type | None:
+        """What is known of what a call returns."""
+        element = self.index.element
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name == "super":
+            owner = self.scope.owner
+            return next(iter(self.index.bases(owner)), None) if owner else None
+        if node.args and name in CHOOSING + PASSING:
+            parts = tuple(element(self.infer(one)) for one in node.args)
+            if name in CHOOSING:
+                return parts[0]
+            if name in ("enumerate", "zip"):
+                parts = (None, *parts) if name == "enumerate" else parts
+                parts = (Type("iterable", elements=parts),)
+            return Type("iterable", elements=parts[:1])
+        if isinstance(node.func, ast.Attribute) and node.func.attr in FLUENT:
+            base = self.infer(node.func.value)
+            kind = self.index.member(base, node.func.attr)[1]
+            return self.index.returned(kind) if kind else base
+        kind = self.infer(node.func)
+        if kind is not None and kind.kind == "class":
+            return Type("instance", kind.thing)
+        if kind is not None and kind.kind == "instance":
+            for method in ("__call__", "forward"):
+                call = self.index.member(kind, method)[1]
+                if call is not None:
+                    return self.index.returned(call)
+        return self.index.returned(kind)
 
-    def parent(self) -> Type | None:
-        """What `super()` stands for: the first base class that the index knows."""
-        node = self.module.nodes.get(self.scope.owner)
-        bases = node.bases if isinstance(node, ast.ClassDef) else []
-        kinds = (self.index.annotation(self.module, base) for base in bases)
-        return next((kind for kind in kinds if kind), None)
+    @property
+    def around(self) -> _Scope:
+        """What a comprehension or a class sees here: of a class around it nothing."""
+        outer = self.scope.parent
+        return outer if outer is not None and self.scope.open else self.scope
 
-    def returned(self, kind: Type) -> Type | None:
-        """What a function of the package returns, by its annotation."""
-        found = self.index.node(kind.module, kind.name)
-        if found and isinstance(found[1], ast.FunctionDef):
-            node = found[1]
-            shown = node.returns
-            if isinstance(shown, ast.Name) and shown.id == "Self":
-                return Type("instance", kind.module, kind.name.rpartition(".")[0])
-            return self.index.annotation(found[0], shown)
-        return None
+    def holder(self, name: str) -> _Scope:
+        """The scope that a name belongs to; the module's if no other has it."""
+        scope = self.scope
+        while scope.parent is not None and name not in scope.names:
+            scope = self.root if name in scope.outside else scope.parent
+        return scope
 
-    def element(self, kind: Type | None) -> Type | None:
-        """What iterating over a value yields."""
-        if kind is None:
-            return None
-        if kind.elements:
-            known = [e for e in kind.elements if e]
-            return known[0] if len(set(known)) == 1 else None
-        if kind.kind == "instance":
-            for name in ("__iter__", "__next__", "__getitem__"):
-                method = self.member(kind, name)[1]
-                result = self.returned(method) if method else None
-                if result is not None:
-                    return result.elements[0] if result.elements else result
-        return None
-
-    def name(self, name: str) -> tuple[Target | None, Type | None]:
-        """The definition that a name denotes in the current scope."""
-        scope: _Scope | None = self.scope
-        while scope is not None:
-            if name in scope.imports:
-                return self.named(*scope.imports[name])
-            if name in scope.names:
-                kind = scope.types.get(name)
-                if kind is not None and kind.kind == "class":  # `cls`
-                    return self.index.find(kind.module, kind.name), kind
-                return None, kind
-            scope = scope.parent
-        target = self.module.targets.get(name)
-        if target is not None and target.definition.kind != "constant":
-            return self.named(self.module.name, name)
-        if name in self.module.imports:
-            return self.named(*self.module.imports[name])
-        if name in self.module.variables:
-            return target, self.module.variables[name]
-        return target, None
+    def name(self, name: str) -> Known:
+        """The definition that a name denotes here."""
+        names = self.holder(name).names
+        if name in names or not self.late:
+            return names.get(name, NOTHING)
+        later = self.first.get((None, name), NOTHING)
+        return self.first.get((self.apart, name), later)
 
     # What statements bind.
 
-    def bind(self, target: ast.AST, kind: Type | None) -> None:
+    def put(self, name: str, known: Known = NOTHING) -> None:
+        scope = self.scope if self.scope.open else self.holder(name)
+        target, kind = known
+        scope.names[name] = target, kind or scope.declared.get(name)
+        if scope is self.root:
+            self.first.setdefault((self.apart, name), scope.names[name])
+
+    def bind(self, target: ast.AST, kind: Type | None = None) -> None:
         if isinstance(target, ast.Name):
-            if self.scope.parent is None:
-                if kind is not None or target.id not in self.module.variables:
-                    self.module.variables[target.id] = kind
-            else:
-                self.scope.names.add(target.id)
-                if kind is not None:
-                    self.scope.types[target.id] = kind
+            thing = self.module.things.get(target)
+            self.put(target.id, (thing.target if thing else None, kind))
         elif isinstance(target, ast.Tuple | ast.List):
             parts = kind.elements if kind else ()
-            for place, item in enumerate(target.elts):
-                if len(parts) == len(target.elts):
-                    self.bind(item, parts[place])
-                else:
-                    self.bind(item, self.element(kind))
+            if len(parts) != len(target.elts):
+                parts = (self.index.element(kind),) * len(target.elts)
+            for item, part in zip(target.elts, parts, strict=True):
+                self.bind(item, part)
         elif isinstance(target, ast.Starred):
-            self.bind(target.value, None)
+            self.bind(target.value)
 
     def refer(self, node: ast.AST, name: str, end: bool, target: Target | None) -> None:
         if target is None:
             return
         row = (node.end_lineno if end else node.lineno) - 1  # type: ignore[attr-defined]
-        text = self.source[row].encode()
-        if end:
-            last = len(text[: node.end_col_offset].decode())  # type: ignore[attr-defined]
-            first = last - len(name)
-        else:
-            first = len(text[: node.col_offset].decode())  # type: ignore[attr-defined]
-            last = first + len(name)
-        self.found.append(Reference(row, first, last, target))
+        column = node.end_col_offset if end else node.col_offset  # type: ignore[attr-defined]
+        first = len(self.lines[row].encode()[:column].decode())
+        first -= len(name) if end else 0
+        last = first + len(name)
+        if self.lines[row][first:last] == name:  # Python 3.11 errs inside f-strings
+            self.found.append(Reference(row, first, last, target))
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
             self.refer(node, node.id, False, self.name(node.id)[0])
+        elif isinstance(node.ctx, ast.Del):
+            self.put(node.id)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.visit(node.value)
-        kind = self.infer(node.value)
-        if kind is not None:
-            self.refer(node, node.attr, True, self.member(kind, node.attr)[0])
+        target = self.index.member(self.infer(node.value), node.attr)[0]
+        self.refer(node, node.attr, True, target)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)
+        kind = self.infer(node.value)
         for target in node.targets:
-            self.bind(target, self.infer(node.value))
+            self.bind(target, kind)
             self.visit(target)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit(node.annotation)
+        kind = self.annotation(node.annotation)
+        if isinstance(node.target, ast.Name) and kind is not None:
+            self.scope.declared[node.target.id] = kind
         if node.value is not None:
             self.visit(node.value)
-        kind = self.index.annotation(self.module, node.annotation)
-        if not self.owner or self.scope.parent is not None:
             self.bind(node.target, kind)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.generic_visit(node)
+        self.bind(node.target)
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.value)
@@ -468,92 +230,141 @@ class _Walker(ast.NodeVisitor):
 
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self.visit(node.iter)
-        self.bind(node.target, self.element(self.infer(node.iter)))
+        self.bind(node.target, self.index.element(self.infer(node.iter)))
+        self.visit(node.target)
         for item in [*node.body, *node.orelse]:
             self.visit(item)
 
-    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        for item in node.items:
-            self.visit(item.context_expr)
-            if item.optional_vars is not None:
-                self.bind(item.optional_vars, self.infer(item.context_expr))
+    def visit_withitem(self, node: ast.withitem) -> None:
+        self.generic_visit(node)
+        if node.optional_vars is not None:
+            self.bind(node.optional_vars, self.infer(node.context_expr))
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.type is not None:
+            self.visit(node.type)
+        if node.name:
+            self.put(node.name)
         for statement in node.body:
             self.visit(statement)
+        if node.name:
+            self.put(node.name)  # Python deletes it
 
-    def _comprehension(self, node: ast.AST) -> None:
-        self.scope = _Scope(self.scope)
-        for part in node.generators:  # type: ignore[attr-defined]
-            self.visit(part.iter)
-            self.bind(part.target, self.element(self.infer(part.iter)))
-            for condition in part.ifs:
-                self.visit(condition)
-        for name in ("key", "value", "elt"):
-            if getattr(node, name, None) is not None:
-                self.visit(getattr(node, name))
-        self.scope = self.scope.parent or self.scope
+    def visit_MatchAs(
+        self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping
+    ) -> None:
+        self.generic_visit(node)
+        name = node.rest if isinstance(node, ast.MatchMapping) else node.name
+        if name:
+            self.put(name)
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias, name, entry in self.index.imports(node, self.module):
+            known = self.index.meaning(entry)
+            self.put(name, known)
+            if isinstance(node, ast.ImportFrom):
+                self.refer(alias, alias.name, False, known[0])
+
+    visit_MatchStar = visit_MatchMapping = visit_MatchAs
+    visit_ImportFrom = visit_Import
+    visit_AsyncFor = visit_For
+
+    @contextmanager
+    def inside(
+        self, scope: _Scope, seen: _Scope | None = None, late: bool = False
+    ) -> Iterator[None]:
+        """Visits another scope.
+
+        Args:
+            scope: the scope.
+            seen: what functions in it see, if that is not the scope itself.
+            late: whether its code runs later.
+        """
+        before = self.scope, self.seen, self.late
+        self.scope, self.seen, self.late = scope, seen or scope, self.late or late
+        try:
+            yield
+        finally:
+            self.scope, self.seen, self.late = before
+
+    def annotation(self, node: ast.expr | None) -> Type | None:
+        """Visits an annotation; it may name what comes later, such as its own class."""
+        if node is None:
+            return None
+        with self.inside(self.seen, late=True):
+            self.visit(node)
+            return annotated(node, self.infer)
+
+    def _comprehension(self, node: ast.expr) -> None:
+        first, *others = node.generators  # type: ignore[attr-defined]
+        self.visit(first.iter)
+        kind = self.infer(first.iter)
+        nodes = (n for part in (first, *others) for n in ast.walk(part.target))
+        names = dict.fromkeys(set().union(*map(_stored, nodes)), NOTHING)
+        scope = _Scope(self.around, names, owner=self.scope.owner)
+        with self.inside(scope, _Scope(self.seen, names)):
+            for part in (first, *others):
+                if part is not first:
+                    self.visit(part.iter)
+                    kind = self.infer(part.iter)
+                self.bind(part.target, self.index.element(kind))
+                for condition in part.ifs:
+                    self.visit(condition)
+            for part in ("key", "value", "elt"):
+                if hasattr(node, part):
+                    self.visit(getattr(node, part))
+            if hasattr(node, "elt"):
+                kinds = (self.infer(node.elt),)
+                self.comprehended[node] = Type("iterable", elements=kinds)
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = (
         _comprehension
     )
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self.scope = _Scope(self.scope, {a.arg for a in _parameters(node.args)})
-        self.visit(node.body)
-        self.scope = self.scope.parent or self.scope
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        names = _imports([node], self.module, self.index.package)
-        if self.scope.parent is not None:
-            self.scope.imports |= names
-        for alias in node.names:
-            place = names.get(alias.asname or alias.name)
-            if place is not None:
-                target = self.named(*place)[0]
-                self.refer(alias, alias.name, False, target)
-
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        keywords = [keyword.value for keyword in node.keywords]
-        for item in [*node.decorator_list, *node.bases, *keywords]:
+        for item in [*node.decorator_list, *node.bases, *node.keywords]:
             self.visit(item)
-        before, self.owner = self.owner, f"{self.owner}{node.name}."
-        for statement in node.body:
-            self.visit(statement)
-        self.owner = before
+        thing = self.module.things.get(node)
+        known = self.index.meaning(thing)
+        seen = self.seen  # a class in a class is no name of its own methods
+        if self.scope is self.around:
+            seen = _Scope(seen, {node.name: known})
+        with self.inside(_Scope(self.around, open=True, owner=thing), seen):
+            for statement in node.body:
+                self.visit(statement)
+        self.put(node.name, known)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for item in [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]:
+    def visit_FunctionDef(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    ) -> None:
+        decorators = getattr(node, "decorator_list", [])
+        for item in [*decorators, *node.args.defaults, *node.args.kw_defaults]:
             if item is not None:
                 self.visit(item)
+        own, outside = _bound(node)
+        inner = _Scope(self.seen, dict.fromkeys(own, NOTHING), outside=outside)
+        inner.owner = self.scope.owner
         parameters = list(_parameters(node.args))
         for parameter in parameters:
-            if parameter.annotation is not None:
-                self.visit(parameter.annotation)
-        if node.returns is not None:
-            self.visit(node.returns)
-        if self.scope.parent is not None:
-            self.scope.names.add(node.name)
-        inner = _Scope(self.scope, {p.arg for p in parameters} | _bound(node))
-        for parameter in parameters:
-            kind = self.index.annotation(self.module, parameter.annotation)
+            kind = self.annotation(parameter.annotation)
+            inner.names[parameter.arg] = None, kind
             if kind is not None:
-                inner.types[parameter.arg] = kind
-        decorators = {ast.unparse(d) for d in node.decorator_list}
-        if self.owner and self.scope.parent is None:
-            inner.owner = self.owner.rstrip(".")
-        if inner.owner and self.scope.parent is None and parameters:
-            if "staticmethod" not in decorators:
-                how = "class" if "classmethod" in decorators else "instance"
-                itself = Type(how, self.module.name, inner.owner)
-                inner.types[parameters[0].arg] = itself
-        before = self.owner
-        self.scope, self.owner = inner, ""
-        for statement in node.body:
-            self.visit(statement)
-        self.scope, self.owner = inner.parent or self.scope, before
+                inner.declared[parameter.arg] = kind
+        if not isinstance(node, ast.Lambda):
+            self.annotation(node.returns)
+            marks = {ast.unparse(one) for one in decorators}
+            owner = self.scope.owner if self.scope.open else None
+            if owner is not None and parameters and "staticmethod" not in marks:
+                itself = owner.target, Type("class", owner)
+                if "classmethod" not in marks:
+                    itself = None, Type("instance", owner)
+                inner.names[parameters[0].arg] = itself
+            self.put(node.name, self.index.meaning(self.module.things.get(node)))
+        with self.inside(inner, late=True):
+            for statement in node.body if isinstance(node.body, list) else [node.body]:
+                self.visit(statement)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
-    visit_AsyncFor = visit_For
-    visit_AsyncWith = visit_With
+    visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
@@ -561,54 +372,57 @@ def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
     yield from (a for a in (arguments.vararg, arguments.kwarg) if a is not None)
 
 
-INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+def _stored(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        return {node.id}
+    return set()
 
 
-def _bound(function: ast.AST) -> set[str]:
-    """Names that a function's own statements bind, those of inner scopes excluded."""
+def _bound(function: ast.AST) -> tuple[set[str], set[str]]:
+    """Names that a function's own statements bind, and those that it says are global.
+
+    What inner scopes bind is excluded, but a comprehension's `:=` binds around it.
+    """
     names: set[str] = set()
-    free: set[str] = set()
+    outer: set[str] = set()
+    outside: set[str] = set()
 
-    def visit(node: ast.AST) -> None:
+    def visit(node: ast.AST, comprehension: bool) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-                names.add(child.id)
+            if isinstance(child, ast.NamedExpr):
+                names.add(child.target.id)
+            elif isinstance(child, ast.Name) and not comprehension:
+                names.update(_stored(child))
             elif isinstance(child, ast.Global | ast.Nonlocal):
-                free.update(child.names)
+                outer.update(child.names)
+                outside.update(child.names if isinstance(child, ast.Global) else ())
             elif isinstance(child, ast.alias):
                 names.add((child.asname or child.name).split(".")[0])
             name = getattr(child, "name", None) or getattr(child, "rest", None)
             if isinstance(name, str) and not isinstance(child, ast.alias):
                 names.add(name)  # functions, classes, `except as`, patterns
-            if not isinstance(child, INNER + COMPREHENSIONS):
-                visit(child)
+            if not isinstance(child, INNER):
+                visit(child, comprehension or isinstance(child, COMPREHENSIONS))
 
-    visit(function)
-    return names - free
+    visit(function, False)
+    return names - outer, outside
 
 
-def references(index: Index, name: str, cells: list[str]) -> list[list[Reference]]:
-    """References in each code cell of a module.
+def references(index: Index, module: Module) -> list[list[Reference]]:
+    """References in each code cell of a module, ordered by place.
 
     Args:
         index: all definitions.
-        name: dotted name of the module that the cells make up.
-        cells: sources of its code cells, in order; later cells see earlier ones.
-
-    Returns:
-        For each cell its references, ordered by place.
+        module: the module, as `Index.add` returned it.
     """
-    walker = _Walker(index, index.modules[name])
-    result = []
-    for source in cells:
-        walker.found, walker.source = [], source.split("\n")
-        tree = parse(source)
-        if tree is not None:
-            walker.visit(tree)
-        unique = {(r.line, r.column): r for r in walker.found}
-        result.append([unique[place] for place in sorted(unique)])
+    first: First = {}
+    result: list[list[Reference]] = []
+    for _ in range(2):  # the second time, what comes later is known
+        walker = _Walker(index, module, first)
+        result = [
+            walker.walk(cell, tree) if tree else [] for cell, tree in module.cells
+        ]
     return result
 
 
-__all__ = ["Index", "Reference", "Target", "references"]
+__all__ = ["Reference", "Target", "references"]

@@ -266,14 +266,13 @@ def _prose(book: Book, chapter: Chapter, row: Row) -> str:
         return ""
     soup = _links(book, chapter, row, row.html)
     _wrap_tables(soup)
-    module = book.index.modules[chapter.module]
+    module = book.code[chapter.page]
     link = _linker(book, chapter, " class=lit-ref")
     for code in soup.find_all("code"):
         name = code.get_text().removesuffix("()")
         if code.find_parent(["a", "pre", "summary"]) or not NAME.fullmatch(name):
             continue
-        place = book.index.resolve(module, name.split("."))
-        target = book.index.find(*place) if place and place[1] else None
+        target = book.index.find(module, name)
         if target and target.definition.kind not in ("field", "constant"):
             code.replace_with(BeautifulSoup(link(target, str(code)), "html.parser"))
     return soup.decode_contents().strip()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from labml_style.rendering.links import Index, Target, references
+from labml_style.rendering.book import Book
+from labml_style.rendering.index import Cell, Index, Module, Target
+from labml_style.rendering.links import references
 from labml_style.rendering.rows import definitions, parse
 
 BASE = '''
@@ -48,19 +52,18 @@ def index() -> Index:
     return book
 
 
-def add(book: Index, name: str, source: str) -> None:
+def add(book: Index, name: str, source: str) -> Module:
     tree = parse(source)
     assert tree is not None
     targets = [Target(name, d, f"{name}.ipynb", d.name) for d in definitions(tree)]
-    book.add(name, [source], targets)
+    return book.add(name, [Cell(source, frozenset(), tuple(targets))])
 
 
 def links(source: str) -> list[str]:
     """`text -> target` of each link in a module that may import `pack.base`."""
     book = index()
     source = textwrap.dedent(source).strip("\n")
-    add(book, "pack.here", source)
-    (found,) = references(book, "pack.here", [source])
+    (found,) = references(book, add(book, "pack.here", source))
     lines = source.split("\n")
     pairs = [(lines[r.line][r.column : r.end], r.target.anchor) for r in found]
     return [f"{text} -> {name}" for text, name in pairs if name not in "xné"]
@@ -181,7 +184,8 @@ def test_names_of_others_are_skipped() -> None:
 
 
 def test_self_and_cls_inside_a_class() -> None:
-    (found,) = references(index(), "pack.base", [BASE])
+    book = index()
+    (found,) = references(book, book.modules["pack.base"])
     lines = BASE.split("\n")
     named = {lines[r.line][r.column : r.end]: r.target.anchor for r in found}
     assert named["mass"] == "Stone.mass"
@@ -193,16 +197,186 @@ def test_circles_end() -> None:
     book = index()
     first = "from pack.b import x\nclass A: ...\nclass A(A): ...\nA().y\nx()"
     second = "from pack.a import x\nclass B(C): ...\nclass C(B): ...\nB().z"
-    add(book, "pack.a", first)
-    add(book, "pack.b", second)
-    assert len(references(book, "pack.a", [first])[0]) == 2  # A and the base A
-    assert len(references(book, "pack.b", [second])[0]) == 3
+    a, b = add(book, "pack.a", first), add(book, "pack.b", second)
+    assert len(references(book, a)[0]) == 2  # A and the base A
+    assert len(references(book, b)[0]) == 2  # B twice; the first C is not there yet
 
 
 def test_relative_imports_of_a_module_and_of_a_package() -> None:
     for name, init, dots in (("pack.sub", True, ".."), ("pack.here", False, ".")):
         book = index()
         source = f"from {dots}base import find\nfind()"
-        book.add(name, [source], [], init)
-        (found,) = references(book, name, [source])
+        (found,) = references(book, book.add(name, [Cell(source)], init))
         assert [r.target.anchor for r in found] == ["find", "find"], name
+
+
+def leads(*cells: str) -> str:
+    """`cell: name -> cell` of each link of a notebook, cells counted from 1.
+
+    A cell's first line may be its tags: `# tags: solution`.
+    """
+    book, added = Index("pack"), []
+    for number, source in enumerate(cells, 1):
+        tags = frozenset(source.removeprefix("# tags: ").partition("\n")[0].split())
+        tags = tags if source.startswith("# tags: ") else frozenset()
+        tree = parse(source)
+        known = list(definitions(tree)) if tree else []
+        if tags:  # as in rows, a demonstration's variables are no definitions
+            known = [one for one in known if one.kind != "constant"]
+        targets = [Target("here", one, "here.ipynb", str(number)) for one in known]
+        added.append(Cell(source, tags, tuple(targets)))
+    result = []
+    found = references(book, book.add("here", added))
+    for number, (source, items) in enumerate(zip(cells, found, strict=True), 1):
+        lines = source.split("\n")
+        for item in items:
+            name = lines[item.line][item.column : item.end]
+            result.append(f"{number}: {name} -> {item.target.anchor}")
+    return ", ".join(result)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        # The last binding before the use, in the reading order.
+        (["n = 1", "n", "n = 2", "n"], "2: n -> 1, 4: n -> 3"),
+        (["n = 1\nn\nn = 2\nn"], "1: n -> 1, 1: n -> 1"),
+        (["n = 1", "n = n + 1", "n"], "2: n -> 1, 3: n -> 2"),
+        (["n", "n = 1"], ""),
+        (["m = n = 1", "m + n"], "2: m -> 1, 2: n -> 1"),
+        (["n: int = 1", "n", "n: int", "n"], "2: n -> 1, 4: n -> 1"),
+        # A binding that is no definition hides the earlier ones.
+        (["n = 1", "for n in (3, 4):\n    n", "n"], ""),
+        (["n = 1", "for k in n:\n    n\n    n = 3", "n"], "2: n -> 1, 2: n -> 1"),
+        (["n = 1", "with open(n) as n:\n    n", "n"], "2: n -> 1"),
+        (["n = 1", "try:\n    n\nexcept n as n:\n    n", "n"], "2: n -> 1, 2: n -> 1"),
+        (["n = 1", "import os as n", "n", "n = 2", "n"], "5: n -> 4"),
+        (["n = 1", "from os import n", "n"], ""),
+        (["n = 1", "n += n", "n"], "2: n -> 1"),
+        (["n = 1", "print(n, n := n + 1)", "n"], "2: n -> 1, 2: n -> 1"),
+        (["n = 1", "[n := k for k in n]", "n"], "2: n -> 1"),
+        (["n = 1", "del n", "n"], ""),
+        (["n = 1", "k, [n, *m] = n", "n"], "2: n -> 1"),
+        (["n = 1", "if n:\n    n = 2", "n"], "2: n -> 1"),
+        (["n = 1", "match n:\n    case [1, *n]:\n        n", "n"], "2: n -> 1"),
+        (["n = 1", "match n:\n    case {**n}:\n        n", "n"], "2: n -> 1"),
+        (["n = 1", "match n:\n    case int() as n if n:\n        n"], "2: n -> 1"),
+        (["def f():\n    pass", "f = 3", "f"], "3: f -> 2"),
+        # Scopes of their own leave a module's name alone.
+        (["n = 1", "[n for n in n]", "n"], "2: n -> 1, 3: n -> 1"),
+        (["n = 1", "{n: m for m in n for n in m}", "n"], "2: n -> 1, 3: n -> 1"),
+        (["n = 1", "lambda n=n: n", "n"], "2: n -> 1, 3: n -> 1"),
+        (
+            ["n = 1", "class C:\n    n\n    n = 2\n    n", "n"],
+            "2: n -> 1, 2: n -> 2, 3: n -> 1",
+        ),
+        (
+            ["n = 1", "class C:\n    n = 2\n    def f(self):\n        return n"],
+            "2: n -> 1",
+        ),
+        (["n = 1", "class C:\n    n = 2\n    [n for k in n]"], "2: n -> 1, 2: n -> 2"),
+        (
+            ["n = 1", "def f(k=n):\n    n = 2\n    return n", "n"],
+            "2: n -> 1, 3: n -> 1",
+        ),
+        (["n = 1", "def f():\n    n\n    return [n := k for k in n]"], ""),
+        (["n = 1", "def f():\n    global n\n    n\n    n = 2", "n"], "2: n -> 1"),
+        (
+            ["n = 1", "def f(n):\n    def g():\n        global n\n        return n"],
+            "2: n -> 1",
+        ),
+        (
+            [
+                "n = 1",
+                "def f(n):\n    def g():\n        nonlocal n\n        n = 3",
+                "n",
+            ],
+            "3: n -> 1",
+        ),
+        # A function runs later: the last binding before it, else the first after it.
+        (["def f():\n    return n", "n = 1", "n = 2"], "1: n -> 2"),
+        (["n = 1", "def f():\n    return n", "n = 2"], "2: n -> 1"),
+        (["f = lambda: n", "n = 1"], "1: n -> 2"),
+        (["def f(k: N) -> N:\n    pass", "class N:\n    pass"], "1: N -> 2, 1: N -> 2"),
+        (["def f(k=n):\n    pass", "n = 1"], ""),
+        (
+            ["def f():\n    return g()", "def g():\n    return f()"],
+            "1: g -> 2, 2: f -> 1",
+        ),
+        # A class or a function twice.
+        (
+            ["def f():\n    f()", "f()", "def f():\n    f()", "f()"],
+            "1: f -> 1, 2: f -> 1, 3: f -> 3, 4: f -> 3",
+        ),
+        (
+            [
+                "class N:\n    k: int",
+                "n = N()\nn.k",
+                "class N(N):\n    k = N.k\n    def f(self) -> N:\n        return N()",
+                "n.k\nN().k\nN().f().k",
+            ],
+            "2: N -> 1, 2: n -> 2, 2: k -> 1, "
+            "3: N -> 1, 3: N -> 1, 3: k -> 1, 3: N -> 3, 3: N -> 3, "
+            "4: n -> 2, 4: k -> 1, 4: N -> 3, 4: k -> 3, "
+            "4: N -> 3, 4: f -> 3, 4: k -> 3",
+        ),
+        (
+            [
+                "class N:\n    k: int",
+                "def f() -> N:\n    pass",
+                "class N:\n    pass",
+                "f().k",
+            ],
+            "2: N -> 1, 4: f -> 2, 4: k -> 1",
+        ),
+        # A demonstration binds as any cell does; a solution only for itself.
+        (["n = 1", "# tags: active-ipynb\nn\nn = 2\nn", "n"], "2: n -> 1"),
+        (
+            ["def f(): ...", "# tags: solution\ndef f(): ...\nf()", "f()"],
+            "2: f -> 2, 3: f -> 1",
+        ),
+        (
+            ["def f():\n    g()", "# tags: solution\ndef h():\n    g()\ndef g(): ..."],
+            "2: g -> 2",
+        ),
+        # What is not Python binds nothing and stops nothing.
+        (["n = 1", "n = = 2", "%%bash\nls -l", "using N; n = N'", "n"], "5: n -> 1"),
+        (["%pip install n\nn = 1", "n", "!ls {n}\nn"], "2: n -> 1, 3: n -> 1"),
+        (["n = 1", "print(" + "k + " * 900 + "k)", "n"], "3: n -> 1"),
+    ],
+)
+def test_a_name_leads_to_the_binding_that_is_meant(
+    cells: list[str], expected: str
+) -> None:
+    assert leads(*cells) == expected
+
+
+def test_variables_of_a_notebook_that_are_bound_again(tmp_path: Path) -> None:
+    cells = [
+        "size = 1",
+        "print(size)",
+        "size = 2",
+        "for size in (3, 4):\n    print(size)",
+    ]
+    code: dict[str, object] = {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    notebook = {
+        "cells": [code | {"source": source} for source in cells],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    path = tmp_path / "stones.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    book = Book("")
+    chapter = book.add(path)
+    book.link()
+    found = {
+        place: [reference.target.anchor for reference in references]
+        for place, references in chapter.references.items()
+    }
+    assert found == {0: [], 1: [chapter.rows[0].id], 2: [], 3: []}
