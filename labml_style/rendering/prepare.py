@@ -52,7 +52,7 @@ def prepared(
     node = nbformat.from_dict(notebook)
     notebook, _ = remove.preprocess(node, {})
     for cell in notebook["cells"] if hidden else ():
-        cell["transient"] = {"remove_source": True}
+        cell["metadata"]["transient"] = {"remove_source": True}
     return notebook
 
 

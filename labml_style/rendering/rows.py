@@ -512,7 +512,7 @@ def _code_rows(
 ) -> list[Row]:
     """The rows of one code cell."""
     source, tags = code_of(cell), tags_of(cell)
-    if cell.get("transient", {}).get("remove_source"):
+    if cell.get("metadata", {}).get("transient", {}).get("remove_source"):
         row = Row(cell=index, prose_cell=index, tags=tags)
         row.outputs = list(cell.get("outputs", ()))
         return [row]

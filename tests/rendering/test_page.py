@@ -428,7 +428,7 @@ def test_a_check_links_to_the_stub_and_a_name_to_the_module(tmp_path: Path) -> N
         code("def g(): return 1", "active-ipynb", "solution"),
     )
     links = BeautifulSoup(page.html, "html.parser").select(".lit-check pre > code a")
-    assert [a["href"] for a in links] == ["#f", "#g--code"]
+    assert [a["href"] for a in links] == ["#f-2", "#g--code"]
     stub = page.html.partition('id="g--code"')[2]
     assert stub.startswith("><summary>Stub")
 
