@@ -164,7 +164,7 @@ def test_a_source_has_the_first_cell_where_the_project_says_its_address(
     if declared:
         urls = '[project.urls]\nRepository = "https://example.org/toy"\n'
         lab = '[project.optional-dependencies]\nlab = ["torch"]\n'
-        edit(project / "pyproject.toml", "1.2.3\"\n", f'1.2.3"\n{urls}{lab}')
+        edit(project / "pyproject.toml", '1.2.3"\n', f'1.2.3"\n{urls}{lab}')
     setup = SETUP if declared else None
     for name in ("first", "second"):
         module = project / "toy" / f"{name}.py"
