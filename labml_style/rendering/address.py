@@ -1,4 +1,4 @@
-"""Where a project's repository is, and what follows: links, installation, public pages.
+"""Where a project's repository is, and what follows: links and installation.
 
 `find` asks `[project.urls] Repository` of pyproject.toml, then the environment of
 GitHub's or GitLab's CI, then `git remote`. Credentials in an address are left out.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-__all__ = ["BRANCH", "Address", "declared", "find", "pages_url", "requirement"]
+__all__ = ["BRANCH", "Address", "declared", "find", "requirement"]
 
 BRANCH = "gh-pages"
 """The branch that holds the built site; MkDocs has the same default."""
@@ -113,21 +113,6 @@ def declared(root: Path) -> str:
             "address such as https://github.com/OWNER/NAME, or no such line"
         )
     return url
-
-
-def pages_url(environment: Mapping[str, str] = os.environ) -> str:
-    """Where CI's host publishes this repository's pages, or an empty string.
-
-    Args:
-        environment: variables of the process.
-    """
-    if pages := environment.get("CI_PAGES_URL"):
-        return f"{pages.rstrip('/')}/"
-    owner, _, name = environment.get("GITHUB_REPOSITORY", "").partition("/")
-    if not name or environment.get("GITHUB_SERVER_URL") != "https://github.com":
-        return ""
-    host = f"{owner.lower()}.github.io"
-    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
 
 
 def requirement(root: Path, url: str, commit: str = "") -> str:

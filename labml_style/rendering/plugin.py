@@ -36,7 +36,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
 
-from .address import find, pages_url, requirement
+from .address import find, requirement
 from .anchors import read_moved
 from .bibliography import references_markdown
 from .book import Chapter, read_book
@@ -75,8 +75,6 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         except ValueError as error:
             raise PluginError(str(error)) from error
         self.branch = config.remote_branch
-        if config.site_url == "":
-            config.site_url = pages_url()
         config.watch.append(str(self.root / self.config.notebooks))
         return config
 

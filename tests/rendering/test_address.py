@@ -11,7 +11,6 @@ from labml_style.rendering.address import (
     Address,
     declared,
     find,
-    pages_url,
     requirement,
 )
 
@@ -154,20 +153,6 @@ def test_a_host_that_is_not_known_gives_no_links(project: Path) -> None:
     found = find(project, {})
     assert found == Address("https://example.org/o/n")
     assert (found.edit("a.py"), found.colab("a/a.ipynb")) == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("environment", "url"),
-    [
-        ({}, ""),
-        (GITHUB, "https://o.github.io/n/"),
-        (GITHUB | {"GITHUB_REPOSITORY": "O/o.github.io"}, "https://o.github.io/"),
-        (GITHUB | {"GITHUB_SERVER_URL": "https://github.example.org"}, ""),
-        ({"CI_PAGES_URL": "https://o.gitlab.io/n"}, "https://o.gitlab.io/n/"),
-    ],
-)
-def test_public_address_of_the_pages(environment: dict[str, str], url: str) -> None:
-    assert pages_url(environment) == url
 
 
 def test_what_pip_installs(project: Path) -> None:
