@@ -14,15 +14,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help site serve test quick notebooks bench clean
+.PHONY: help site publish dist serve test quick notebooks bench clean
 
 help:
 	@echo "make site       build the site into site/"
+	@echo "make publish    push site/ to the branch gh-pages of origin"
 	@echo "make serve      serve it on http://127.0.0.1:8000, rebuilt at every change"
 	@echo "make test       check everything"
 	@echo "make quick      check the contract and what changed, in about a minute"
 	@echo "make notebooks  execute notebooks whose code changed, store their outputs"
 	@echo "make bench      run the measurements in benchmarks/"
+	@echo "make dist       build what a release uploads, into dist/"
 	@echo "make clean      remove what the others made, .venv excepted"
 
 # A set-up that was interrupted leaves BUSY behind and starts afresh.
@@ -43,6 +45,9 @@ site: $(READY)
 	@$(BIN)/mkdocs build --strict
 	@echo "The site is in site/: open $(CURDIR)/site/index.html"
 	@echo "or read it with search: make serve, then http://127.0.0.1:8000"
+
+publish: $(READY)
+	@$(BIN)/python -m labml_style.rendering publish
 
 serve: $(READY)
 	@$(BIN)/mkdocs serve --livereload --watch notebooks --watch labml_style \
@@ -75,6 +80,10 @@ bench: $(READY)
 	@set -e; found=; for file in benchmarks/*.py; do \
 	  if test -f "$$file"; then found=1; $(BIN)/python "$$file"; fi; done; \
 	test "$$found" || echo "benchmarks/ is empty"
+
+dist: $(READY)
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf site .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache \

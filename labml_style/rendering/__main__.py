@@ -1,4 +1,4 @@
-"""Command line: `python -m labml_style.rendering notebooks | anchors | html`."""
+"""Command line: `python -m labml_style.rendering`, then one of its commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from labml_style.rendering import anchors, notebooks, render_notebook, whole_page
+from labml_style.rendering import (
+    address,
+    anchors,
+    notebooks,
+    render_notebook,
+    whole_page,
+)
+from labml_style.rendering.colab import setup_cell
+from labml_style.rendering.publish import publish
 
 ROOT = "folder with pyproject.toml, notebooks/ and the package"
 
@@ -36,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--check", action="store_true", help="tell which are gone")
     command.add_argument("--root", type=Path, default=Path(), metavar="DIR", help=ROOT)
     command.set_defaults(run=_anchors)
+    command = commands.add_parser(
+        "publish", help="make the built site the one commit of a branch, and push it"
+    )
+    command.add_argument("--site", type=Path, default=Path("site"), metavar="DIR")
+    command.add_argument("--branch", default=address.BRANCH, help="gh-pages by default")
+    command.add_argument("--remote", default="origin", help="origin by default")
+    command.set_defaults(run=_publish)
     command = commands.add_parser(
         "html", help="render one notebook as an HTML fragment"
     )
@@ -72,6 +87,12 @@ def _anchors(given: argparse.Namespace) -> int:
     return 0
 
 
+def _publish(given: argparse.Namespace) -> int:
+    commit = publish(given.site, branch=given.branch, remote=given.remote)
+    print(f"{given.remote}, branch {given.branch}: {commit}")
+    return 0
+
+
 def _html(given: argparse.Namespace) -> int:
     chapter = render_notebook(
         given.notebook, package=given.package, strict=given.strict
@@ -90,21 +111,24 @@ def _html(given: argparse.Namespace) -> int:
 def _notebooks(given: argparse.Namespace) -> int:
     root: Path = given.root.absolute()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    modules = notebooks.chapters(root / project["name"].replace("-", "_"))
+    package = project["name"].replace("-", "_")
+    modules = notebooks.chapters(root / package)
     known = [module.stem for module in modules]
     for name in given.name:
         if name not in known:
             raise notebooks.ChapterError(
                 f"no chapter {name!r}; there are: {', '.join(known)}"
             )
-    repository = notebooks.address(root / "pyproject.toml")
+    # Only what the project says: whose copy this is makes no difference to a source.
+    url = address.declared(root)
+    setup = setup_cell(address.requirement(root, url), package) if url else None
     found = 0
     for module in modules:
         if given.name and module.stem not in given.name:
             continue
         path = root / "notebooks" / f"{module.stem}.ipynb"
         if given.check:
-            problem = notebooks.check(module, path, repository=repository)
+            problem = notebooks.check(module, path, setup=setup)
             found += bool(problem)
             print(problem or f"{path.name}: current")
             continue
@@ -113,7 +137,7 @@ def _notebooks(given: argparse.Namespace) -> int:
             notebooks.refresh(
                 module,
                 path,
-                repository=repository,
+                setup=setup,
                 version=project["version"],
                 force=given.force,
                 secret=[f"{root}/"],

@@ -17,7 +17,6 @@ import re
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -31,11 +30,9 @@ from labml_style.rendering.rows import without_magics
 
 __all__ = [
     "ChapterError",
-    "address",
     "chapters",
     "check",
     "clean",
-    "colab_cell",
     "expected",
     "normal_form",
     "problems",
@@ -70,42 +67,7 @@ class ChapterError(ValueError):
 # --- the pair ------------------------------------------------------------------------
 
 
-def address(project: Path) -> str | None:
-    """The repository's address, from `[project.urls] Repository`; None if unset.
-
-    Args:
-        project: path of `pyproject.toml`.
-    """
-    urls = tomllib.loads(project.read_text())["project"].get("urls", {})
-    return urls.get("Repository")
-
-
-def colab_cell(repository: str) -> NotebookNode:
-    """The first cell: it installs the package where it cannot be imported.
-
-    Args:
-        repository: an address that `git clone` understands.
-    """
-    source = f"""\
-# Where the package is missing, as on Colab, install it from its repository.
-import importlib
-import importlib.util
-
-if importlib.util.find_spec("labml_style") is None:
-    import subprocess
-    import sys
-
-    package = "labml-style[lab] @ git+{repository}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", package]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"pip could not install the package:\\n{{done.stderr}}")
-    importlib.invalidate_caches()"""
-    metadata = {"tags": ["colab-setup", "active-ipynb"]}
-    return nbformat.v4.new_code_cell(source, metadata=metadata)
-
-
-def expected(module: str, repository: str | None = None) -> list[NotebookNode]:
+def expected(module: str, setup: dict[str, Any] | None = None) -> list[NotebookNode]:
     """The cells that a module's notebook must have, without outputs.
 
     Each cell's id is a hash of its type and source: the same module gives the same
@@ -113,15 +75,15 @@ def expected(module: str, repository: str | None = None) -> list[NotebookNode]:
 
     Args:
         module: text of a module in percent format.
-        repository: the repository's address; without one there is no first cell.
+        setup: the first cell, from `colab.setup_cell`, or None.
     """
     cells = [
         cell
         for cell in jupytext.reads(module, fmt="py:percent").cells
         if "colab-setup" not in tags(cell)
     ]
-    if repository:
-        cells.insert(0, colab_cell(repository))
+    if setup is not None:
+        cells.insert(0, nbformat.from_dict(setup))
     seen: dict[str, int] = {}
     for cell in cells:
         key = f"{cell.cell_type}\0{cell.source}"
@@ -507,7 +469,7 @@ def refresh(
     module: Path,
     path: Path,
     *,
-    repository: str | None = None,
+    setup: dict[str, Any] | None = None,
     version: str = "",
     force: bool = False,
     secret: Iterable[str] = (),
@@ -517,7 +479,7 @@ def refresh(
     Args:
         module: the chapter's module; the folder it lies in is the package.
         path: the notebook.
-        repository: the repository's address, for the first cell.
+        setup: the first cell, from `colab.setup_cell`, or None.
         version: the package's version, stored beside the outputs.
         force: execute although the stamp is current.
         secret: texts that no output may hold, besides paths of this machine.
@@ -528,7 +490,7 @@ def refresh(
     Raises:
         ChapterError: a cell raised, or an output cannot be stored.
     """
-    cells = expected(module.read_text(), repository)
+    cells = expected(module.read_text(), setup)
     mark = stamp(cells, module.parent)
     old = _stored(path)
     made = old.metadata.get(KEY, {}) if old is not None else {}
@@ -552,15 +514,15 @@ def refresh(
     return result
 
 
-def check(module: Path, path: Path, *, repository: str | None = None) -> str:
+def check(module: Path, path: Path, *, setup: dict[str, Any] | None = None) -> str:
     """What `refresh` would have to mend, or an empty string.
 
     Args:
         module: the chapter's module.
         path: the notebook.
-        repository: the repository's address, for the first cell.
+        setup: the first cell, from `colab.setup_cell`, or None.
     """
-    cells = expected(module.read_text(), repository)
+    cells = expected(module.read_text(), setup)
     old = _stored(path)
     if old is None:
         return f"{path.name} is missing; run: make notebooks"

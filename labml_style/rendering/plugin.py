@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import sys
-import tomllib
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
 
+from .address import find, requirement
 from .anchors import read_moved
 from .bibliography import references_markdown
 from .book import Chapter, folder_names, read_book
+from .colab import built, setup_cell
 from .page import arrange, boxes, breakable, outputs_notebook, toc
 from .prepare import matches, prepared, write_text
 from .prose import plain
@@ -77,15 +79,26 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
     """Side-by-side pages for notebooks."""
 
     def on_config(self, config: MkDocsConfig) -> MkDocsConfig:
-        """Find the project's folders and the repository's address."""
+        """Find the project's folders and addresses."""
         self.root = Path(config.config_file_path or "mkdocs.yml").resolve().parent
-        self.repository = repository(self.root / "pyproject.toml")
+        try:
+            self.address = find(self.root)
+            self.setup = self._setup()
+        except ValueError as error:
+            raise PluginError(str(error)) from error
+        self.branch = config.remote_branch
         folders = folder_names(self.config.notebooks)
         config.watch += [str(self.root / folder) for folder in folders]
         if self.config.style:
             config.extra_css.insert(0, STYLE)
-        config.extra["repository"] = self.repository
         return config
+
+    def _setup(self) -> dict[str, Any] | None:
+        """The cell that installs the package of the chapters, for readers elsewhere."""
+        if self.address is None or not self.config.modules:
+            return None
+        wanted = requirement(self.root, self.address.url, self.address.commit)
+        return setup_cell(wanted, self.config.modules) if wanted else None
 
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
@@ -224,19 +237,17 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             links.append((f"{chapter.name}.ipynb", "Notebook", " download"))
         if self._module(chapter).exists():
             links.append((f"{self._module(chapter).name}", "Module", " download"))
-        if self.repository:
-            path = source.relative_to(self.root).as_posix()
+        if self.address is not None:
+            folder = posixpath.dirname(chapter.url)
+            path = posixpath.normpath(posixpath.join(folder, f"{chapter.name}.ipynb"))
+            colab = self.address.colab(path, self.branch)
+            if colab and source.suffix == ".ipynb":
+                links.append((colab, "Open in Colab", ""))
             module = self._module(chapter)
             edited = module if module.exists() else source
-            place = re.match(
-                r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?$", self.repository
-            )
-            if place and source.suffix == ".ipynb":
-                colab = f"https://colab.research.google.com/github/{place[1]}/blob/main/{path}"
-                links.append((colab, "Open in Colab", ""))
-            base = self.repository.removesuffix("/").removesuffix(".git")
-            there = edited.relative_to(self.root).as_posix()
-            links.append((f"{base}/edit/main/{there}", "Edit", ""))
+            edit = self.address.edit(edited.relative_to(self.root).as_posix())
+            if edit:
+                links.append((edit, "Edit", ""))
         items = "".join(
             f'<a href="{escape(href)}"{more}>{text}</a>' for href, text, more in links
         )
@@ -260,8 +271,13 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in chapter.files.items():
                 (folder / name).write_bytes(content)
-            for source in {chapter.source, self._module(chapter)}:
-                if source.exists():
+            module = self._module(chapter)
+            for source in {chapter.source, module}:
+                needs = source.suffix == ".ipynb" and module.exists()
+                if needs and self.setup is not None:
+                    text = built(source.read_text(encoding="utf-8"), self.setup)
+                    (folder / source.name).write_text(text, encoding="utf-8")
+                elif source.exists():
                     (folder / source.name).write_bytes(source.read_bytes())
         return output
 
@@ -301,15 +317,6 @@ GREEK = re.compile(
     r"\\(alpha|beta|gamma|delta|epsilon|theta|lambda|mu|pi|rho|sigma|tau|phi|psi|omega"
     r"|Delta|Sigma|Omega)(?![a-zA-Z])"
 )
-
-
-def repository(pyproject: Path) -> str:
-    """The repository's address, `[project.urls] Repository`, or an empty string."""
-    if not pyproject.exists():
-        return ""
-    with pyproject.open("rb") as file:
-        project = tomllib.load(file).get("project", {})
-    return str(project.get("urls", {}).get("Repository", ""))
 
 
 def _anchors(markdown: str) -> set[str]:

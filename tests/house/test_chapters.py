@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import yaml
 
-from labml_style.rendering import notebooks
+from labml_style.rendering import address, notebooks
+from labml_style.rendering.colab import setup_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "labml_style"
@@ -31,8 +32,9 @@ def notebook_of(module: Path) -> Path:
 @each_chapter
 def test_notebook_is_the_modules_pair(module: Path) -> None:
     cells = nbformat.read(notebook_of(module), as_version=4).cells
-    address = notebooks.address(ROOT / "pyproject.toml")
-    wanted = notebooks.expected(module.read_text(), address)
+    url = address.declared(ROOT)
+    setup = setup_cell(address.requirement(ROOT, url), PACKAGE.name) if url else None
+    wanted = notebooks.expected(module.read_text(), setup)
     found = notebooks.problems(cells, wanted)
     assert not found, f"{found}; run: make notebooks"
 

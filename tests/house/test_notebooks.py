@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 
 from labml_style.rendering import notebooks
 from labml_style.rendering.__main__ import main
+from labml_style.rendering.colab import setup_cell
 
 FIRST = '''\
 # %% [markdown]
@@ -42,7 +44,7 @@ from toy.first import double
 # print(double(2), end="")
 # print("!")
 """
-ADDRESS = "https://example.org/toy"
+SETUP = setup_cell("toy[lab] @ git+https://example.org/toy", "toy")
 
 
 @pytest.fixture
@@ -109,9 +111,10 @@ def test_a_missing_cell_is_named() -> None:
 
 def test_first_cell_only_where_there_is_an_address() -> None:
     assert not any("pip" in cell.source for cell in notebooks.expected(FIRST))
-    cells = notebooks.expected(FIRST, ADDRESS)
+    cells = notebooks.expected(FIRST, SETUP)
     assert notebooks.tags(cells[0]) == ["colab-setup", "active-ipynb"]
-    assert f"labml-style[lab] @ git+{ADDRESS}" in cells[0].source
+    assert '"toy[lab] @ git+https://example.org/toy"' in cells[0].source
+    assert cells[0].id == SETUP["id"]
     assert [c.source for c in cells[1:]] == [
         c.source for c in notebooks.expected(FIRST)
     ]
@@ -119,9 +122,9 @@ def test_first_cell_only_where_there_is_an_address() -> None:
 
 def test_first_cell_of_the_module_gives_way() -> None:
     old = '# %% tags=["colab-setup", "active-ipynb"]\n# old()\n\n'
-    cells = notebooks.expected(old + FIRST, ADDRESS)
+    cells = notebooks.expected(old + FIRST, SETUP)
     assert [cell.source for cell in cells] == [
-        cell.source for cell in notebooks.expected(FIRST, ADDRESS)
+        cell.source for cell in notebooks.expected(FIRST, SETUP)
     ]
 
 
@@ -132,10 +135,11 @@ def test_first_cell_has_no_effect_where_the_package_is(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr("subprocess.run", refuse)
-    exec(notebooks.colab_cell(ADDRESS).source, {})
+    there = setup_cell("toy @ git+file:///toy", "labml_style.streams")
+    exec(there["source"], {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(AssertionError, match="a process was started"):
-        exec(notebooks.colab_cell(ADDRESS).source, {})
+        exec(SETUP["source"], {})
 
 
 def test_first_cell_reports_what_pip_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +150,34 @@ def test_first_cell_reports_what_pip_says(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: Failed)
     with pytest.raises(RuntimeError, match="no such place"):
-        exec(notebooks.colab_cell(ADDRESS).source, {})
+        exec(SETUP["source"], {})
 
 
-def test_address_has_one_place(project: Path) -> None:
-    file = project / "pyproject.toml"
-    assert notebooks.address(file) is None
-    file.write_text(file.read_text() + f'[project.urls]\nRepository = "{ADDRESS}"\n')
-    assert notebooks.address(file) == ADDRESS
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_source_has_the_first_cell_where_the_project_says_its_address(
+    project: Path, capsys: pytest.CaptureFixture[str], declared: bool
+) -> None:
+    # The copy's own origin makes no difference.
+    origin = ["remote", "add", "origin", "https://github.com/someone/else"]
+    for words in (["init", "-q"], origin):
+        subprocess.run(["git", *words], cwd=project, check=True)
+    if declared:
+        urls = '[project.urls]\nRepository = "https://example.org/toy"\n'
+        lab = '[project.optional-dependencies]\nlab = ["torch"]\n'
+        edit(project / "pyproject.toml", '1.2.3"\n', f'1.2.3"\n{urls}{lab}')
+    setup = SETUP if declared else None
+    for name in ("first", "second"):
+        module = project / "toy" / f"{name}.py"
+        cells = notebooks.expected(module.read_text(), setup)
+        stored = nbformat.v4.new_notebook(cells=cells)
+        made = {"stamp": notebooks.stamp(cells, module.parent)}
+        stored.metadata["labml_style"] = made
+        notebooks.write(project / "notebooks" / f"{name}.ipynb", stored)
+    status = main(["notebooks", "--check", "--root", str(project)])
+    assert (status, capsys.readouterr().out) == (
+        0,
+        "first.ipynb: current\nsecond.ipynb: current\n",
+    )
 
 
 # --- the stamp
@@ -185,7 +209,7 @@ def test_own_code_changes_the_stamp_and_own_prose_does_not(project: Path) -> Non
 
 def test_the_address_leaves_the_stamp(project: Path) -> None:
     module = project / "toy/first.py"
-    with_address = notebooks.expected(module.read_text(), ADDRESS)
+    with_address = notebooks.expected(module.read_text(), SETUP)
     assert notebooks.stamp(with_address, module.parent) == mark(project, "first")
 
 

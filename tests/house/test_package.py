@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +97,11 @@ def test_extras_are_what_the_house_promises() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that the working tree stays clean."""
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the two files of a release; LABML_STYLE_DIST names a made one."""
+    if made := os.environ.get("LABML_STYLE_DIST"):
+        return (ROOT / made).resolve()
+    # Built from a copy, so that the working tree stays clean.
     source = tmp_path_factory.mktemp("source")
     names = ("labml_style/", "tests/", "benchmarks/", "pyproject", "README", "LICENSE")
     for path in files():
@@ -103,14 +109,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if place.startswith(names):
             (source / place).parent.mkdir(parents=True, exist_ok=True)
             (source / place).write_bytes(path.read_bytes())
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation"]
     done = subprocess.run(
         [*command, "--outdir", str(out), str(source)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    [path] = out.iterdir()
-    return path
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    """The wheel; it was built from the source distribution, which has all it needs."""
+    version = PROJECT["project"]["version"]
+    names = {path.name for path in dist.iterdir()}
+    made = f"labml_style-{version}-py3-none-any.whl"
+    assert names == {made, f"labml_style-{version}.tar.gz"}
+    return dist / made
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment that holds the wheel alone."""
+    folder = tmp_path_factory.mktemp("fresh")
+    command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+    subprocess.run(command, check=True)
+    python = folder / "bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    return python
+
+
+# What the package needs is lent to that environment from here.
+LENT = next(path for path in sys.path if path.endswith("site-packages"))
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -157,20 +188,83 @@ assert labml_style.rendering.plugin.__file__.startswith(sys.prefix)
 """
 
 
-def test_wheel_works_without_torch(wheel: Path, tmp_path: Path) -> None:
-    # The fresh environment holds the wheel alone; the renderer's own needs are lent to
-    # it from here, torch is not.
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True
-    )
-    python = str(tmp_path / "bin/python")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
-    lent = next(path for path in sys.path if path.endswith("site-packages"))
-    version = PROJECT["project"]["version"]
-    command = [python, "-I", "-c", RENDER, lent, version]
+def test_wheel_works_without_torch(fresh: Path, tmp_path: Path) -> None:
+    command = [fresh, "-I", "-c", RENDER, LENT, PROJECT["project"]["version"]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def outside(fresh: Path, tmp_path: Path) -> Callable[..., str]:
+    """Runs words of a command line with the wheel, in an empty folder."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GITHUB_")}
+    # No `.pth` counts in a folder named there, so it lends no editable installation.
+    kept |= {"PYTHONPATH": LENT, "JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
+    kept["NO_MKDOCS_2_WARNING"] = "1"
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [fresh, *words],
+            cwd=tmp_path,
+            env=kept,
+            capture_output=True,
+            text=True,
+            errors="replace",  # an untrained model writes any bytes
+        )
+        assert done.returncode == 0, f"{words}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+KEPT = """
+import sys
+import matplotlib
+import labml_style
+from labml_style import figures
+from labml_style.lab import results
+assert labml_style.__file__.startswith(sys.prefix), labml_style.__file__
+assert results.trained("copy") is not None
+assert results.load("copy")
+labml_style.save(model, "model.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_readme_holds_for_the_wheel(outside: Callable[..., str]) -> None:
+    [code] = blocks("python")
+    assert len(code.strip().splitlines()) <= 12
+    said = outside("-c", code + KEPT)
+    assert said.endswith("[4, 64, 256] 128 slots 262144 bytes\n")
+    [python, *words] = shlex.split(found_in_readme("python -m labml_style.generation"))
+    assert python == "python" and "ROMEO:" in outside(*words)
+    [python, *words] = shlex.split(found_in_readme("python -m labml_style.lab"))
+    assert "copy" in outside(*words)
+
+
+@pytest.mark.slow
+def test_wheel_renders_notebooks_of_others(
+    outside: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text("# Home\n")
+    (tmp_path / "mkdocs.yml").write_text(SITE)
+    notebook = ROOT / "tests/rendering/fixtures/stone.ipynb"
+    (tmp_path / "notebooks/stone.ipynb").write_bytes(notebook.read_bytes())
+    html = ("html", "notebooks/stone.ipynb", "--out", "out")
+    assert "stone.html" in outside("-m", "labml_style.rendering", *html)
+    outside("-m", "mkdocs", "build", "--strict")
+    for page in ("out/stone.html", "site/stone/index.html"):
+        assert 'class="lit-row' in (tmp_path / page).read_text(), page
+
+
+SITE = """
+site_name: Stones
+theme: {name: material, font: false}
+nav: [index.md, stone.ipynb]
+plugins: [search, labml-style, mkdocs-jupyter: {include: ["*.ipynb"]}]
+"""
 
 
 # --- what is said about it
@@ -183,20 +277,40 @@ def test_citation_agrees_with_the_package() -> None:
     assert citation["license"] == project["license"] == "MIT"
     assert citation["authors"] == project["authors"]
     assert citation["cff-version"] == "1.2.0" and citation["title"]
+    version, date = newest()
+    assert version == project["version"]
+    if date == "Unreleased":
+        assert "date-released" not in citation
+    else:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+        assert citation["date-released"].isoformat() == date
+
+
+def newest() -> tuple[str, str]:
+    """The first version of the changelog, and its date."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    found = re.search(r"^## \[([^]]+)\] - (.+)$", text, re.MULTILINE)
+    assert found, "the changelog has no version"
+    return found[1], found[2]
+
+
+@pytest.mark.skipif(
+    os.environ.get("GITHUB_REF_TYPE") != "tag", reason="this is no release"
+)
+def test_a_release_has_the_tag_of_its_version_and_a_date() -> None:
+    version = PROJECT["project"]["version"]
+    assert os.environ["GITHUB_REF_NAME"] == f"v{version}"
+    assert newest()[1] != "Unreleased", "CHANGELOG.md and CITATION.cff need the date"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def test_readme_code_runs() -> None:
-    [code] = blocks("python")
-    assert len(code.strip().splitlines()) <= 12
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("[4, 64, 256] 128 slots 262144 bytes\n")
+def found_in_readme(start: str) -> str:
+    """The command in the text that begins so."""
+    [command] = re.findall(rf"`({re.escape(start)}[^`]*)`", README)
+    return str(command)
 
 
 def test_readme_names_existing_files_and_targets() -> None:
@@ -214,7 +328,8 @@ def targets() -> set[str]:
 
 
 def test_make_has_the_promised_targets() -> None:
-    assert {"site", "serve", "test", "notebooks", "bench", "clean"} <= targets()
+    promised = {"site", "publish", "serve", "test", "notebooks", "bench", "dist"}
+    assert promised | {"clean"} <= targets()
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -236,7 +351,8 @@ def test_workflows_call_what_exists(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     runs = [step["run"] for step in steps if "run" in step]
-    assert all("run" in step or "@v" in step["uses"] for step in steps)
+    used = [step["uses"] for step in steps if "run" not in step]
+    assert all(re.search(r"@(release/)?v\d", action) for action in used)
     called = [target for run in runs for target in re.findall(r"\bmake (\w+)", run)]
     assert set(called) <= targets()
     for run in runs:

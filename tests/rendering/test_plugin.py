@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,9 +99,13 @@ def site(folder: Path, repository: str = "", prose: str = "Again.") -> Path:
     return folder
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
+def build(folder: Path, **ci: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    # Where these tests run on CI, its repository is not the one of the small site.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "CI_"))}
+    return subprocess.run(
+        command, cwd=folder, env=kept | ci, capture_output=True, text=True
+    )
 
 
 def page(folder: Path, name: str) -> BeautifulSoup:
@@ -190,12 +195,47 @@ def test_buttons_with_an_address(tmp_path: Path) -> None:
         a.get_text(): a["href"] for a in page(folder, "stone").select(".lit-tools a")
     }
     assert links["Open in Colab"] == (
-        "https://colab.research.google.com/github/someone/stones/blob/main/"
-        "notebooks/stone.ipynb"
+        "https://colab.research.google.com/github/someone/stones/blob/gh-pages/"
+        "stone/stone.ipynb"
     )
     assert (
         links["Edit"] == "https://github.com/someone/stones/edit/main/stones/stone.py"
     )
+    # Nothing says what the package is called, so nothing can install it.
+    source = (folder / "notebooks/stone.ipynb").read_bytes()
+    assert (folder / "site/stone/stone.ipynb").read_bytes() == source
+
+
+def test_on_ci_the_built_notebook_installs_the_commit(tmp_path: Path) -> None:
+    folder = site(tmp_path / "s")
+    (folder / "pyproject.toml").write_text('[project]\nname = "all-stones"\n')
+    stone = folder / "notebooks/stone.ipynb"
+    source = json.loads(stone.read_text())
+    old: dict[str, Any] = {"cell_type": "code", "id": "old", "source": "old()"}
+    old |= {"metadata": {"tags": ["colab-setup"]}}
+    old |= {"execution_count": 1, "outputs": []}
+    stone.write_text(json.dumps(source | {"cells": [old, *source["cells"]]}))
+    done = build(
+        folder,
+        GITHUB_SERVER_URL="https://github.com",
+        GITHUB_REPOSITORY="someone/stones",
+        GITHUB_SHA="c0ffee",
+    )
+    assert done.returncode == 0, done.stderr
+    built = json.loads((folder / "site/stone/stone.ipynb").read_text())
+    first = built["cells"].pop(0)
+    assert built == source
+    assert 'find_spec("stones") is None' in first["source"]
+    url = "git+https://github.com/someone/stones@c0ffee"
+    assert f'"all-stones @ {url}"' in first["source"]
+    assert "find_spec" not in page(folder, "stone").get_text()
+
+
+def test_an_address_that_is_none_stops_the_build(tmp_path: Path) -> None:
+    done = build(site(tmp_path / "s", "somewhere"))
+    assert done.returncode != 0
+    assert "Repository under [project.urls] is 'somewhere'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_collected_pages(built: Path) -> None:

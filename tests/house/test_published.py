@@ -1,4 +1,9 @@
-"""The way into Colab, for real: a fresh environment, one notebook, a git address."""
+"""From a copy of the repository to a reader's notebook, for real.
+
+A local bare repository is the origin of a clone; the clone's site is built and
+published; a notebook is taken from the published branch, as Colab takes it, and runs in
+a fresh environment without the package.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from labml_style.rendering import notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 # The first needs no data of the package; the other reads records and kept weights.
-CHAPTERS = [ROOT / "labml_style" / f"{name}.py" for name in ("streams", "compression")]
+CHAPTERS = ["streams", "compression"]
 
 
 def run(
@@ -31,12 +36,19 @@ def run(
     return done
 
 
+def here() -> dict[str, str]:
+    """The variables of this process, without what Python and CI say about this copy."""
+    names = ("PYTHON", "GITHUB_", "CI_", "GIT_", "LABML_STYLE_SITE")
+    return {k: v for k, v in os.environ.items() if not k.startswith(names)}
+
+
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a git repository with the working tree as its one commit."""
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare repository: the working tree as one commit, and its published site."""
     if shutil.which("git") is None:
         pytest.skip("git is missing")
-    folder = tmp_path_factory.mktemp("repository")
+    base = tmp_path_factory.mktemp("published")
+    folder = base / "source"
     command = ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -46,17 +58,25 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "All"]):
+    first = ["init", "-q", "-b", "main"]
+    for words in (first, ["add", "-A"], [*who, "commit", "-q", "-m", "All"]):
         subprocess.run(["git", *words], cwd=folder, check=True)
-    return f"file://{folder}"
+    origin, clone = base / "origin.git", base / "clone"
+    git = ("git", "clone", "-q")
+    run(*git, "--bare", folder, origin, folder=base, environment=here())
+    run(*git, origin, clone, folder=base, environment=here())
+    environment = here() | {"PYTHONPATH": str(clone), "NO_MKDOCS_2_WARNING": "1"}
+    for module in ("mkdocs build --strict", "labml_style.rendering publish"):
+        words = [sys.executable, "-m", *module.split()]
+        run(*words, folder=clone, environment=environment)
+    return origin
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with what Colab has: torch and a kernel, no package."""
     folder = tmp_path_factory.mktemp("colab")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    clean["PIP_CONSTRAINT"] = str(ROOT / "requirements.txt")
+    clean = here() | {"PIP_CONSTRAINT": str(ROOT / "requirements.txt")}
     run(sys.executable, "-m", "venv", folder, folder=folder, environment=clean)
     path = folder / "bin/python"
     # Colab's pip is 24.1 or newer; before that, pip knows no git address of a file.
@@ -89,19 +109,19 @@ def needed(*names: str) -> set[str]:
 
 
 @pytest.mark.skipif(
-    not os.environ.get("CI"), reason="Colab's environments are made on CI (CI=1)"
+    not os.environ.get("CI"), reason="environments of readers are made on CI (CI=1)"
 )
 @pytest.mark.slow
-@pytest.mark.parametrize("module", CHAPTERS, ids=lambda path: path.stem)
-def test_notebook_alone_installs_the_package_and_runs(
-    module: Path, repository: str, python: Path, tmp_path: Path
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_published_notebook_installs_the_package_and_runs(
+    chapter: str, published: Path, python: Path, tmp_path: Path
 ) -> None:
     empty = tmp_path / "content"
     empty.mkdir()
-    cells = notebooks.expected(module.read_text(), repository)
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = notebooks.KERNEL
-    notebooks.write(empty / module.with_suffix(".ipynb").name, notebook)
+    name = f"{chapter}.ipynb"
+    git = ("git", "show", f"gh-pages:{chapter}/{name}")
+    taken = run(*git, folder=published, environment=here())
+    (empty / name).write_text(taken.stdout)
 
     environment = {
         "HOME": str(tmp_path),
@@ -121,9 +141,8 @@ def test_notebook_alone_installs_the_package_and_runs(
     environment.setdefault("PIP_CACHE_DIR", found.stdout.strip())
 
     absent = "import importlib.util as u; assert u.find_spec('labml_style') is None"
-    if module == CHAPTERS[0]:
+    if chapter == CHAPTERS[0]:
         run(python, "-c", absent, folder=empty, environment=environment)
-    name = module.with_suffix(".ipynb").name
     execute = ("-c", "from nbclient.cli import main; main()", "--inplace", name)
     run(python, *execute, folder=empty, environment=environment)
 
