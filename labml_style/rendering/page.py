@@ -21,6 +21,7 @@ from .prose import convert, inline, plain
 from .rows import TASK, NotebookError, Row, code_of, imports_alone, proved
 
 NAME = re.compile(r"[\w.]+")
+WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
 def outputs_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
@@ -46,7 +47,9 @@ def outputs_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
         for number, row in enumerate(chapter.rows)
         if row.outputs
     ]
-    metadata = {key: value for key, value in chapter.notebook["metadata"].items()}
+    metadata = dict(chapter.notebook["metadata"])
+    if WIDGETS not in metadata.get("widgets", {}):  # as those of older formats
+        metadata.pop("widgets", None)
     about = {"metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     return {"cells": cells, **about}
 
