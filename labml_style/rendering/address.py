@@ -168,8 +168,7 @@ def _normal(text: str, root: Path) -> str:
     text = text.strip()
     if not text:
         return ""
-    # `git@host:owner/name`; one letter is a drive, two colons are a helper of git's.
-    short = re.fullmatch(r"(?:[^/:]+@)?([^/:@]{2,}):(?!//|:)/*(.+)", text)
+    short = re.fullmatch(r"(?:[^/:]+@)?([^/:@]+):(?!//)/*(.+)", text)  # git@host:a/b
     parts = urlsplit(f"ssh://{short[1]}/{short[2]}" if short else text)
     host, path = parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/")
     if parts.scheme in ("http", "https"):
