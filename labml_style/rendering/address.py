@@ -115,7 +115,7 @@ def declared(root: Path) -> str:
     return url
 
 
-def requirement(root: Path, url: str, commit: str = "") -> str:
+def requirement(root: Path, url: str, commit: str = "", folder: str = "") -> str:
     """What pip installs from a repository, or an empty string if it is no package.
 
     That is the package with its extra `lab`, where it has one.
@@ -124,12 +124,15 @@ def requirement(root: Path, url: str, commit: str = "") -> str:
         root: the project's folder.
         url: address of the repository.
         commit: the commit to install; the newest one by default.
+        folder: where the project lies in the repository.
     """
     project = _project(root)
     if "name" not in project:
         return ""
     extra = "[lab]" if "lab" in project.get("optional-dependencies", {}) else ""
-    return f"{project['name']}{extra} @ git+{url}{commit and f'@{commit}'}"
+    place = f"git+{url}{commit and f'@{commit}'}"
+    inside = f"#subdirectory={folder.rstrip('/')}" if folder else ""
+    return f"{project['name']}{extra} @ {place}{inside}"
 
 
 def _project(root: Path) -> dict[str, Any]:
@@ -168,8 +171,7 @@ def _normal(text: str, root: Path) -> str:
     text = text.strip()
     if not text:
         return ""
-    # `git@host:owner/name`; one letter is a drive, two colons are a helper of git's.
-    short = re.fullmatch(r"(?:[^/:]+@)?([^/:@]{2,}):(?!//|:)/*(.+)", text)
+    short = re.fullmatch(r"(?:[^/:]+@)?([^/:@]+):(?!//)/*(.+)", text)  # git@host:a/b
     parts = urlsplit(f"ssh://{short[1]}/{short[2]}" if short else text)
     host, path = parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/")
     if parts.scheme in ("http", "https"):

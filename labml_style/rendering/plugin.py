@@ -95,9 +95,10 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
 
     def _setup(self) -> dict[str, Any] | None:
         """The cell that installs the package of the chapters, for readers elsewhere."""
-        if self.address is None or not self.config.modules:
+        at = self.address
+        if at is None or not self.config.modules:
             return None
-        wanted = requirement(self.root, self.address.url, self.address.commit)
+        wanted = requirement(self.root, at.url, at.commit, at.folder)
         return setup_cell(wanted, self.config.modules) if wanted else None
 
     @event_priority(100)

@@ -136,7 +136,8 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True)
     python = folder / "bin/python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    alone = ["--no-deps", "--no-index", "--ignore-installed"]
+    subprocess.run([*pip, *alone, str(wheel)], check=True)
     return python
 
 

@@ -162,5 +162,5 @@ def test_what_pip_installs(project: Path) -> None:
     assert requirement(project, url) == f"my-stones @ git+{url}"
     more = 'name = "my-stones"\noptional-dependencies = {lab = []}'
     says(project, url, more)
-    wanted = requirement(project, url, "c0ffee")
-    assert wanted == f"my-stones[lab] @ git+{url}@c0ffee"
+    wanted = requirement(project, url, "c0ffee", "docs/")
+    assert wanted == f"my-stones[lab] @ git+{url}@c0ffee#subdirectory=docs"

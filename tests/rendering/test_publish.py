@@ -25,7 +25,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
     git(tmp_path, "clone", "-q", "origin.git", "project")
     folder = tmp_path / "project"
-    (folder / ".gitignore").write_text("site/\n*.log\n")
+    (folder / ".gitignore").write_text("site/\n")
+    (folder / ".git/info/exclude").write_text("*.log\n")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "First")
     git(folder, "push", "-q", "origin", "HEAD:main")
