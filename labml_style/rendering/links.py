@@ -247,8 +247,6 @@ class _Walker(ast.NodeVisitor):
             self.put(node.name)
         for statement in node.body:
             self.visit(statement)
-        if node.name:
-            self.put(node.name)  # Python deletes it
 
     def visit_MatchAs(
         self, node: ast.MatchAs | ast.MatchStar | ast.MatchMapping

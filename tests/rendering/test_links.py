@@ -148,6 +148,27 @@ def links(source: str) -> list[str]:
             ["early -> early"],
         ),
         (
+            "from pack.base import Stone\ndef f(s: Stone):\n"
+            "    s = s + 1\n    s.fall(1)",
+            ["Stone -> Stone"] * 2 + ["fall -> Stone.fall"],
+        ),
+        (
+            "from pack.base import Stone\nStone().eval().to(1).fall(1)",
+            ["Stone -> Stone"] * 2 + ["fall -> Stone.fall"],
+        ),
+        (
+            "from pack.base import Stone\nfor s in (Stone(), 3):\n    s.fall(1)",
+            ["Stone -> Stone"] * 2,
+        ),
+        ("from pack import find\nfind()", ["find -> find"] * 2),
+        (
+            "from pack.base import Stone\nclass D:\n    @property\n"
+            "    def one(self) -> Stone: ...\n    @one.setter\n"
+            "    def one(self, one): ...\nD().one.fall(1)",
+            ["Stone -> Stone"] * 2
+            + ["one -> D.one", "D -> D", "one -> D.one", "fall -> Stone.fall"],
+        ),
+        (
             "é = 'ü'; from pack.base import Stone; é.x; Stone()",
             ["Stone -> Stone"] * 2,
         ),
@@ -276,6 +297,14 @@ def leads(*cells: str) -> str:
         ),
         (["n = 1", "class C:\n    n = 2\n    [n for k in n]"], "2: n -> 1, 2: n -> 2"),
         (
+            [
+                "n = 1",
+                "class C:\n    class n:\n        def f(self):\n            n",
+                "n",
+            ],
+            "2: n -> 1, 3: n -> 1",
+        ),
+        (
             ["n = 1", "def f(k=n):\n    n = 2\n    return n", "n"],
             "2: n -> 1, 3: n -> 1",
         ),
@@ -329,6 +358,10 @@ def leads(*cells: str) -> str:
             ],
             "2: N -> 1, 4: f -> 2, 4: k -> 1",
         ),
+        (
+            ["C = 1", "class C:\n    [lambda: C for k in ()]", "C"],
+            "2: C -> 2, 3: C -> 2",
+        ),
         # A demonstration binds as any cell does; a solution only for itself.
         (["n = 1", "# tags: active-ipynb\nn\nn = 2\nn", "n"], "2: n -> 1"),
         (
@@ -338,6 +371,15 @@ def leads(*cells: str) -> str:
         (
             ["def f():\n    g()", "# tags: solution\ndef h():\n    g()\ndef g(): ..."],
             "2: g -> 2",
+        ),
+        (
+            [
+                "class N:\n    k: int",
+                "# tags: solution\nclass N:\n    pass",
+                "def f() -> N:\n    pass",
+                "f().k",
+            ],
+            "3: N -> 1, 4: f -> 3, 4: k -> 1",
         ),
         # What is not Python binds nothing and stops nothing.
         (["n = 1", "n = = 2", "%%bash\nls -l", "using N; n = N'", "n"], "5: n -> 1"),
@@ -380,3 +422,30 @@ def test_variables_of_a_notebook_that_are_bound_again(tmp_path: Path) -> None:
         for place, references in chapter.references.items()
     }
     assert found == {0: [], 1: [chapter.rows[0].id], 2: [], 3: []}
+
+
+def test_other_modules_mean_the_own_definition_and_the_stub() -> None:
+    def cell(place: str, *tags: str) -> Cell:
+        source = "def find(): ..."
+        tree = parse(source)
+        assert tree is not None
+        targets = [Target("pack.a", d, "a.ipynb", place) for d in definitions(tree)]
+        return Cell(source, frozenset(tags), tuple(targets))
+
+    own, demo = cell("own"), cell("demo", "active-ipynb")
+    stub = cell("stub", "active-ipynb", "exercise")
+    solution = cell("solution", "active-ipynb", "solution")
+    for cells, expected in (
+        ([own, demo, solution], "own"),
+        ([stub, solution], "stub"),
+        ([own, cell("later")], "later"),
+    ):
+        book = Index("pack")
+        book.add("pack.a", cells)
+        use = book.add("pack.b", [Cell("from pack.a import find")])
+        assert [r.target.anchor for r in references(book, use)[0]] == [expected]
+
+
+def test_a_name_in_an_f_string_is_a_link_at_its_place_or_none() -> None:
+    # Python 3.11 gives other columns for it.
+    assert leads("n = 1", 'f"""\n  {n}\n"""') in ("", "2: n -> 1")
