@@ -16,7 +16,7 @@ CODE = re.compile(f"{FENCE}|{SPAN}", re.MULTILINE | re.DOTALL)
 # Code, formulas and addresses, or else what Markdown takes for HTML.
 TAGS = re.compile(
     rf"{FENCE}|{SPAN}|(?:\A|(?<=\n\n))(?: {{4}}[^\n]*(?:\n|\Z))+|\$\$.+?\$\$"
-    r"|(?<![\\$])\$(?!\s)[^$]+?(?<!\s)\$(?!\d)|<(?:https?:|mailto:)[^\s<>]+>"
+    r"|(?<![\\$])\$(?!\s)(?:(?!\n\n)[^$])+?(?<!\s)\$(?!\d)|<(?:https?:|mailto:)[^\s<>]+>"
     r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)",
     re.MULTILINE | re.DOTALL,
 )

@@ -653,7 +653,11 @@ def module_notebook(source: str) -> dict[str, Any]:
         behind = lines[end - 1].encode()[node.end_col_offset :].decode().lstrip("; ")
         above = "\n".join(lines[: node.lineno - 1]).strip()
         title, _, rest = text.partition("\n\n")
-        prose = f"# {escape_tags(' '.join(title.split())).rstrip('.')}"
+        title = " ".join(title.split())
+        sentence = re.match(r"(.+?\.) (.+)", title)
+        if len(title) > 120 and sentence:  # too long for a title
+            title, rest = sentence[1], f"{sentence[2]}\n\n{rest}"
+        prose = f"# {escape_tags(title).rstrip('.')}"
         for indented, found in itertools.groupby(
             rest.strip().split("\n\n"), lambda part: part.startswith("    ")
         ):

@@ -483,6 +483,7 @@ def test_a_type_in_google_style_is_kept() -> None:
         ("<!-- no --> <?php", "&lt;!-- no --> &lt;?php"),
         ("`<a>` and `` ` <b> ``", "`<a>` and `` ` <b> ``"),
         ("1 < 2, $a<b$, $$c<d$$", "1 < 2, $a<b$, $$c<d$$"),
+        ("$1<b\n\n<c>2$", "$1&lt;b\n\n&lt;c>2$"),
         ("from $5 <a> to $6", "from $5 &lt;a> to $6"),
         ("<https://a.b/c> *b*", "<https://a.b/c> *b*"),
         ("a:\n\n    <code>\n\n<b>", "a:\n\n    <code>\n\n&lt;b>"),
@@ -506,6 +507,16 @@ def test_rules_between_comments_are_no_headings() -> None:
     cell = code("# -*- coding: utf-8 -*-\nx = 1")
     (row,) = rows_of(cell)
     assert (row.prose, shown(row, cell)) == ("", code_of(cell))
+
+
+def test_a_title_is_a_paragraph_and_of_a_long_one_the_first_sentence() -> None:
+    for words, title, rest in (
+        ("Two short\nlines. And more.", "Two short lines. And more", ""),
+        ("One.\n" + "More. " * 30, "One", "\n\n" + "More. " * 29 + "More."),
+        ("endless " * 30, ("endless " * 30).strip(), ""),
+    ):
+        cell, _ = module_notebook(f'"""{words}\n"""\nx = 1')["cells"]
+        assert code_of(cell) == f"# {title}{rest}"
 
 
 def test_examples_of_a_module_become_code() -> None:
