@@ -24,6 +24,7 @@ from .html import (
     rendered_boxes,
 )
 from .links import Target
+from .phone import first_image_eager
 from .rows import (
     TASK,
     NotebookError,
@@ -140,7 +141,8 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
             lead = ""
     parts.append(_foot(chapter.notebook))
     body = "\n".join(part for part in parts if part)
-    return f'<div class="lit" data-chapter="{chapter.name}">\n{body}\n</div>'
+    page = f'<div class="lit" data-chapter="{chapter.name}">\n{body}\n</div>'
+    return first_image_eager(page)
 
 
 class Filled(NamedTuple):
