@@ -17,6 +17,7 @@ from bs4 import BeautifulSoup, Tag
 from .book import Book, Chapter
 from .html import attachment, figure, highlight, pane
 from .links import Target
+from .phone import first_image_eager
 from .prose import convert, inline, plain
 from .rows import TASK, NotebookError, Row, code_of, imports_alone, proved
 
@@ -135,7 +136,8 @@ def arrange(book: Book, chapter: Chapter, rendered: str, tools: str = "") -> str
     parts.append(_foot(chapter.notebook))
     parts.append(_scripts(rendered))
     body = "\n".join(part for part in parts if part)
-    return f'<div class="lit" data-chapter="{escape(chapter.name)}">\n{body}\n</div>'
+    page = f'<div class="lit" data-chapter="{escape(chapter.name)}">\n{body}\n</div>'
+    return first_image_eager(page)
 
 
 class Filled(NamedTuple):
