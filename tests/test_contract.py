@@ -6,6 +6,7 @@ apply to a model is switched off by its name, in the model's line.
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -590,7 +591,7 @@ def test_it_holds_no_state(model: Any) -> None:
     assert all(value.equal(held[name]) for name, value in model.state_dict().items())
 
 
-@over(REGISTRY)
+@every(pairs=True)
 def test_what_has_weights_is_called(model: Any) -> None:
     """A hook, a wrapper or an adapter on a part sees what goes through it."""
     called: set[nn.Module] = set()
@@ -601,9 +602,50 @@ def test_what_has_weights_is_called(model: Any) -> None:
         called.clear()
         memory = model.train()(text(model, 1, seed=number), memory).memory
     for name, module in model.named_modules():
-        own = any(True for _ in module.parameters(recurse=False))
-        if own and not hasattr(module, "join"):  # a gate that writes is asked to join
+        if any(True for _ in module.parameters(recurse=False)):
             assert module in called, name
+
+
+class Adapter(nn.Module):
+    """A map with a second one beside it; its `weight` is not all of what it does."""
+
+    def __init__(self, inner: Any, more: Tensor) -> None:
+        super().__init__()
+        self.inner, self.weight, self.more = inner, inner.weight, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        looks_up = isinstance(self.inner, nn.Embedding)
+        beside = nn.functional.embedding if looks_up else nn.functional.linear
+        found: Tensor = self.inner(x) + beside(x, self.more)
+        return found
+
+
+@every(pairs=True)
+def test_adapters_are_as_merged_weights(model: Any) -> None:
+    merged, more = copy.deepcopy(model), {}
+    for name, module in merged.named_modules():
+        if isinstance(module, nn.Embedding | nn.Linear):
+            # By the numbers, as decoders of Hugging Face share a weight, not a module.
+            key = module.weight.data_ptr()
+            if key not in more:
+                more[key] = 0.3 * torch.randn_like(module.weight)
+                module.weight += more[key]
+            inner, (parent, _, last) = model.get_submodule(name), name.rpartition(".")
+            adapter = Adapter(inner, more[key])
+            setattr(model.get_submodule(parent), last, adapter)
+    assert more
+    one = two = None
+    for number in range(4):
+        tokens = text(model, 1, seed=number)
+        ours, theirs = model.train()(tokens, one), merged.train()(tokens, two)
+        one, two = ours.memory, theirs.memory
+        assert close(ours.logits, theirs.logits)
+        losses = ours.auxiliary, theirs.auxiliary
+        assert all(map(close, *(each.values() for each in losses)))
+        assert all(map(close, leaves(one), leaves(two)))
+    if decodes(model):
+        state = generation.start(model.eval(), one)
+        assert close(walk(model, tokens, state)[0], merged.eval()(tokens, two).logits)
 
 
 @every("causal", pairs=True)
@@ -1243,7 +1285,7 @@ def options_of(model: Any) -> list[tuple[str, str]]:
     """Return what a model was built from, by its parts and not by its description."""
     layer, head = model.layers[0], model.head
     factor = hasattr(model.embedding, "widen")
-    tied = getattr(head, "table", None) is model.embedding.table
+    tied = getattr(head, "embedding", None) is model.embedding
     ends = [word for word, on in (("tied", tied), ("factorised", factor)) if on]
     kinds = {TransformerXL: "xl", CompressiveTransformer: "cm"}
     shared = len(model.layers) // len({*map(id, model.layers)})
