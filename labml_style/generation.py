@@ -197,8 +197,7 @@
 # ## The parts: a state, and how to go on from it
 #
 # A [state](../docs/glossary.md#state) is where decoding stands. It is a value: any
-# number of continuations may go on from it, and `select` picks lanes, for beams or
-# where some texts have ended.
+# number of continuations may go on from it.
 
 # %%
 from __future__ import annotations
@@ -211,7 +210,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from labml_style.contract import Model, Past, check_mode, integer, load
+from labml_style.contract import Model, Past, as_lanes, check_mode, integer, load
 
 
 # %%
@@ -231,21 +230,24 @@ class State(NamedTuple):
     past: Past
     positions: list[Tensor | None]
 
-    def select(self, index: Tensor) -> State:
+    def select(self, index: Tensor | Sequence[int]) -> State:
         """Pick lanes: for beams, or where some texts have ended.
 
         Args:
-            index: `[lanes]` int64; a lane may be picked more than once.
-        """
+            index: `[lanes]` int64 or a list; a lane may be picked more than once.
 
-        def pick(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.index_select(0, index.to(x.device))
+        Raises:
+            ValueError: it is a mask or something else, or outside the lanes.
+        """
+        lanes = as_lanes(index, len(self.tokens))
+
+        def pick(x: Any) -> Any:
+            return x if x is None else x.index_select(0, lanes.to(x.device))
 
         pairs: Any = [p and (pick(p[0]), pick(p[1])) for p in self.past.pairs]
         past = self.past._replace(pairs=pairs, filled=pick(self.past.filled))
-        memory = None if self.memory is None else self.memory.select(index)
-        tokens = self.tokens.index_select(0, index.to(self.tokens.device))
-        return State(memory, tokens, past, self.positions)
+        memory = None if self.memory is None else self.memory.select(lanes)
+        return State(memory, pick(self.tokens), past, self.positions)
 
 
 # %% [markdown]

@@ -750,6 +750,42 @@ def test_lanes_of_a_state_can_be_picked(model: Any) -> None:
 # Memory
 
 
+@over(KINDS)
+def test_lanes_are_picked_by_numbers_alone(model: Any) -> None:
+    held: list[Any] = [some_memory(model)]
+    if decodes(model):
+        start = generation.start(model, held[0])
+        held += [start, generation.step(model, text(model, 0.5), start)[1]]
+        held.append(generation.start(model, batch=3))
+    known = r"expected one or more numbers of lanes, 0 to 2"
+    wrong: list[tuple[Any, str]] = [
+        (lane(1), rf"index is torch.bool of shape \[3\]; {known}.* mask.nonzero"),
+        ([True, False, True], rf"index is \[True, .*; {known}"),
+        (np.array([True, False, True]), rf"index is array.*; {known}"),
+        (
+            torch.tensor([0, 1, 1], dtype=torch.uint8),
+            f"index is torch.uint8.*; {known}",
+        ),
+        (torch.tensor([0.0]), f"index is torch.float32.*; {known}"),
+        (torch.tensor([[0]]), rf"index is torch.int64 of shape \[1, 1\]; {known}"),
+        (torch.tensor(0), rf"index is torch.int64 of shape \[\]; {known}"),
+        (1, f"index is 1; {known}"),
+        ("01", f"index is '01'; {known}"),
+        (None, f"index is None; {known}"),
+        ([], rf"index is \[\]; {known}"),
+        ([0.5], rf"index is \[0.5\]; {known}"),
+        ([0, 3], f"index goes from 0 to 3; {known}"),
+        (torch.tensor([-1, 0]), f"index goes from -1 to 0; {known}, and -1 is not"),
+    ]
+    for one in held:
+        for index, said in wrong:
+            with pytest.raises(ValueError, match=said):
+                one.select(index)
+        kept = copied(one.select(torch.tensor([2, 0, 0])))
+        taken = [2, 0, 0], (2, 0, 0), np.array([2, 0, 0]), torch.tensor([2, 0, 0]).int()
+        assert all(same(one.select(index), kept) for index in taken)
+
+
 @every()
 def test_lanes_of_a_memory_can_be_picked(model: Any) -> None:
     index, history, tokens = torch.tensor([2, 0, 0]), text(model, 4), text(model, 4)

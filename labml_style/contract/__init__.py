@@ -10,6 +10,7 @@ serve them all.
 """
 
 from labml_style.contract.checks import (
+    as_lanes,
     as_tokens,
     check_memory,
     check_mode,
@@ -51,6 +52,7 @@ __all__ = [
     "Part",
     "Past",
     "Seen",
+    "as_lanes",
     "as_tokens",
     "build",
     "causal_mask",

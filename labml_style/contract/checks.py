@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "as_lanes",
     "as_tokens",
     "check_lanes",
     "check_memory",
@@ -262,6 +263,38 @@ def check_lanes(mask: Any, batch: int) -> None:
         )
     if mask.dtype != torch.bool:
         raise ValueError(f"mask is {mask.dtype}; expected torch.bool")
+
+
+def as_lanes(index: Any, batch: int) -> Tensor:
+    """Return numbers of lanes as int64 `[lanes]`; lists and NumPy arrays are taken too.
+
+    Args:
+        index: `[lanes]`; a lane may be there more than once.
+        batch: lanes to pick from.
+
+    Raises:
+        ValueError: it is a mask or something else, empty, or outside the lanes.
+    """
+    wanted = f"expected one or more numbers of lanes, 0 to {batch - 1}"
+    try:
+        found = as_tokens(index)
+    except ValueError:
+        found = torch.zeros(0)
+    if found.dtype == torch.uint8 or not len(found):  # torch takes uint8 for a mask
+        tensor = isinstance(index, Tensor)
+        given = f"{index.dtype} of shape {list(index.shape)}" if tensor else repr(index)
+        raise ValueError(
+            f"index is {given}; {wanted}, as int64 of shape [lanes] or a list; of a "
+            "mask take mask.nonzero()[:, 0]"
+        )
+    # Looking at values makes a GPU wait; a compiled model leaves this out.
+    if not (torch.compiler.is_compiling() or found.is_meta):
+        least, most = (int(x) for x in found.aminmax())
+        if least < 0 or most >= batch:
+            raise ValueError(
+                f"index goes from {least} to {most}; {wanted}, and -1 is not the last"
+            )
+    return found.long()
 
 
 def check_mode(model: nn.Module) -> None:
