@@ -1068,6 +1068,16 @@ def test_a_half_written_file_replaces_nothing(
         save(model, tmp_path / "nowhere" / "model")
 
 
+def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
+    model = make(REGISTRY[0])
+    wrapped = torch.compile(model), nn.DataParallel(model)
+    for wrong in (*wrapped, nn.Linear(2, 2), model.state_dict(), None):
+        said = f"model is of type {type(wrong).__name__}; expected one below"
+        with pytest.raises(ValueError, match=said):
+            save(wrong, tmp_path / "model")
+    assert not os.listdir(tmp_path)
+
+
 def test_metadata_of_ones_own_change_no_model(tmp_path: Path) -> None:
     model = make(REGISTRY[0])
     path = save(model, tmp_path / "model", about={"model": "math:sin", "who": "me"})

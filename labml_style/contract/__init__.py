@@ -12,6 +12,8 @@ serve them all.
 from labml_style.contract.checks import (
     as_lanes,
     as_tokens,
+    check_has,
+    check_likely,
     check_memory,
     check_mode,
     check_tokens,
@@ -54,6 +56,8 @@ __all__ = [
     "Seen",
     "as_lanes",
     "as_tokens",
+    "check_has",
+    "check_likely",
     "build",
     "causal_mask",
     "check_memory",

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 __all__ = [
     "as_lanes",
     "as_tokens",
+    "check_has",
     "check_lanes",
+    "check_likely",
     "check_memory",
     "check_mode",
     "check_tokens",
@@ -295,6 +297,29 @@ def as_lanes(index: Any, batch: int) -> Tensor:
                 f"index goes from {least} to {most}; {wanted}, and -1 is not the last"
             )
     return found.long()
+
+
+def check_has(name: str, value: Any, needed: tuple[str, ...], hint: str) -> None:
+    """Raise a `ValueError` where a value is of another kind.
+
+    Args:
+        name: of the value.
+        value: what was given.
+        needed: what a value of the right kind has.
+        hint: what to give.
+    """
+    if not all(hasattr(value, one) for one in needed):
+        kind = type(value).__name__
+        raise ValueError(f"{name} is of type {kind}; expected {hint}")
+
+
+def check_likely(p: Tensor) -> None:
+    """Raise a `ValueError` where logits gave no probabilities."""
+    if p.isnan().any():
+        raise ValueError(
+            "logits have nan or infinity, or leave no token; weights that have run "
+            "away give such: take those before that, or a memory None"
+        )
 
 
 def check_mode(model: nn.Module) -> None:
