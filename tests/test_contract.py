@@ -1049,29 +1049,41 @@ def test_a_part_without_a_name_runs_and_is_not_saved(
     assert not os.listdir(tmp_path)
 
 
+ENDS_OF_A_WRITE: list[type[BaseException]] = [OSError, KeyboardInterrupt]
+
+
 def test_a_half_written_file_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, model = tmp_path / "model.safetensors", make(REGISTRY[0])
     whole = save(model, path).read_bytes()
-    for name in ("fsync", "replace"):
+    for name, kind in itertools.product(("fsync", "replace"), ENDS_OF_A_WRITE):
         with monkeypatch.context() as patched:
 
-            def full(*_: Any) -> None:
-                raise OSError("no space left")
+            def full(*_: Any, kind: Any = kind) -> None:
+                raise kind("no space left")
 
             patched.setattr(os, name, full)
-            with pytest.raises(OSError, match="no space left"):
+            with pytest.raises(kind, match="no space left"):
                 save(make(REGISTRY[1]), path)
         assert path.read_bytes() == whole and os.listdir(tmp_path) == [path.name]
     with pytest.raises(OSError, match="nowhere"):
         save(model, tmp_path / "nowhere" / "model")
 
 
+def test_weights_of_several_types_are_not_rounded(tmp_path: Path) -> None:
+    for narrow, wide in itertools.permutations(("layers", "embedding", "head"), 2):
+        model = make(REGISTRY[0]).float()
+        model.get_submodule(narrow).bfloat16()
+        model.get_submodule(wide).half()
+        weights = load(save(model, tmp_path / "model")).state_dict()
+        for name, value in model.state_dict().items():
+            assert weights[name].double().equal(value.double()), name
+
+
 def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
     model = make(REGISTRY[0])
-    wrapped = torch.compile(model), nn.DataParallel(model)
-    for wrong in (*wrapped, nn.Linear(2, 2), model.state_dict(), None):
+    for wrong in (nn.DataParallel(model), nn.Linear(2, 2), model.state_dict(), None):
         said = f"model is of type {type(wrong).__name__}; expected one below"
         with pytest.raises(ValueError, match=said):
             save(wrong, tmp_path / "model")

@@ -334,9 +334,7 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=f"batch is {wrong!r}; expected"):
             start(model, batch=wrong)
     for wrong in (memory, None, 3):
-        said = (
-            f"state is of type {type(wrong).__name__}; expected what start or step gave"
-        )
+        said = f"state is of type {type(wrong).__name__}; expected what start or step"
         with pytest.raises(ValueError, match=said):
             step(model, text(3, 1), wrong)
     with pytest.raises(ValueError, match=r"\[3, 4, 8\]; expected \[2, .*batch 2"):
