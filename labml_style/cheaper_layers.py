@@ -477,8 +477,7 @@ class TiedHead(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
-        self.table: Any = None
-        self.widen: Any = None
+        self.embedding: Any = None
 
     def tie(self, embedding: Any) -> None:
         """Take the weights of an embedding; a model calls this when it is built.
@@ -494,16 +493,21 @@ class TiedHead(nn.Module):
                 f"{len(self.bias)} tokens; expected Embedding, AbsoluteEmbedding or "
                 "FactorisedEmbedding"
             )
-        self.table, self.widen = table, getattr(embedding, "widen", None)
+        self.embedding = embedding
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, time, d_model]` to `[batch, time, vocabulary]`."""
-        if self.table is None:
+        if self.embedding is None:
             raise ValueError(
                 "the head is tied to no embedding; call tie(embedding), as a model does"
             )
-        x = x if self.widen is None else x @ self.widen
-        return nn.functional.linear(x, self.table.weight, self.bias)
+        table, widen = self.embedding.table, getattr(self.embedding, "widen", None)
+        x = x if widen is None else x @ widen
+        # What was put around a table, as LoRA does, has a part in each of its rows.
+        if type(table) is nn.Embedding:
+            return nn.functional.linear(x, table.weight, self.bias)
+        rows = table(torch.arange(len(self.bias), device=x.device))
+        return nn.functional.linear(x, rows, self.bias)
 
 
 # %% [markdown]
@@ -544,8 +548,7 @@ class TiedHead(nn.Module):
 # assert not model.embedding(tokens).equal(old), "the embedding moved with it"
 # with tempfile.TemporaryDirectory() as folder:
 #     again = load(save(model, f"{folder}/model.safetensors"))
-# assert again.head.table.weight is again.embedding.table.weight
-# assert again.head.widen is again.embedding.widen
+# assert again.head.embedding is again.embedding
 # print(f"{saved:,} parameters saved, and one table in memory and on file")
 
 # %% [markdown]

@@ -316,9 +316,12 @@ class IdentityReordering(PreNorm):
     Source: Parisotto et al. 2019, section 3.1, TrXL-I.
     """
 
+    bare = False  # true where a gate writes a memory: y comes as it was found
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        y = self.dropout(y) if self.training else y
-        return self.join(x, y.relu())
+        if not self.bare:
+            y = (self.dropout(y) if self.training else y).relu()
+        return self.join(x, y)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """Join the path x and what was found, y, both `[batch, time, d_model]`."""

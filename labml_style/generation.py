@@ -197,8 +197,7 @@
 # ## The parts: a state, and how to go on from it
 #
 # A [state](../docs/glossary.md#state) is where decoding stands. It is a value: any
-# number of continuations may go on from it, and `select` picks lanes, for beams or
-# where some texts have ended.
+# number of continuations may go on from it.
 
 # %%
 from __future__ import annotations
@@ -211,6 +210,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from labml_style import contract
 from labml_style.contract import Model, Past, check_mode, integer, load
 
 
@@ -231,21 +231,24 @@ class State(NamedTuple):
     past: Past
     positions: list[Tensor | None]
 
-    def select(self, index: Tensor) -> State:
+    def select(self, index: Tensor | Sequence[int]) -> State:
         """Pick lanes: for beams, or where some texts have ended.
 
         Args:
-            index: `[lanes]` int64; a lane may be picked more than once.
-        """
+            index: `[lanes]` int64 or a list; a lane may be picked more than once.
 
-        def pick(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.index_select(0, index.to(x.device))
+        Raises:
+            ValueError: it is a mask or something else, or outside the lanes.
+        """
+        lanes = contract.as_lanes(index, len(self.tokens))
+
+        def pick(x: Any) -> Any:
+            return x if x is None else x.index_select(0, lanes.to(x.device))
 
         pairs: Any = [p and (pick(p[0]), pick(p[1])) for p in self.past.pairs]
         past = self.past._replace(pairs=pairs, filled=pick(self.past.filled))
-        memory = None if self.memory is None else self.memory.select(index)
-        tokens = self.tokens.index_select(0, index.to(self.tokens.device))
-        return State(memory, tokens, past, self.positions)
+        memory = None if self.memory is None else self.memory.select(lanes)
+        return State(memory, pick(self.tokens), past, self.positions)
 
 
 # %% [markdown]
@@ -276,8 +279,7 @@ def start(model: Model, memory: Any = None, batch: int | None = None) -> State:
     if memory is not None:
         model.check_memory(memory, batch)
         batch = memory.batch
-    if batch is None or batch < 1:
-        raise ValueError(f"batch is {batch}; without a memory give 1 or more")
+    batch = integer("batch", batch, 1)
     past = model.past(memory, batch)
     tokens = torch.zeros(batch, 0, dtype=torch.int64, device=model.like.device)
     return State(memory, tokens, past, model.positions(past))
@@ -329,6 +331,7 @@ def step(model: Model, tokens: Tensor, state: State) -> tuple[Tensor, State]:
 def check_step(model: Model, tokens: Tensor, state: State) -> None:
     """Raise a `ValueError` where tokens or state do not fit the model."""
     check_mode(model)
+    contract.check_has("state", state, ("tokens", "past"), "what start or step gave")
     model.check(tokens, None)
     length, like = model.config.segment_length, model.like
     lanes, time = state.tokens.shape
@@ -397,14 +400,15 @@ def probabilities(
 
     Source: top-p is nucleus sampling, Holtzman et al. 2020, section 3.1.
     """
-    if not 0 <= temperature < float("inf"):
+    if contract.number("temperature", temperature) < 0:
         raise ValueError(f"temperature is {temperature}; expected 0 or more")
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not 0 < contract.number("top_p", top_p) <= 1:
         raise ValueError(f"top_p is {top_p}; expected 0 < top_p <= 1, or None")
     top_k = logits.shape[-1] if top_k is None else integer("top_k", top_k, 1)
     top_k = 1 if temperature == 0 else min(top_k, logits.shape[-1])
     wide = logits.double() / (temperature or 1.0)
     ranked = wide.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    contract.check_likely(ranked.values)
     p = ranked.values.clone()
     p[:, top_k:] = 0
     if top_p is not None:
@@ -466,6 +470,8 @@ def stream(
             "torch.int64 of shape [batch, time] with one token or more"
         )
     check_mode(model)
+    if stop is not None and not callable(stop):
+        stop = contract.within("stop", stop, 0, model.config.vocabulary - 1)
     chance = None if seed is None else torch.Generator().manual_seed(seed)
     prompt = prompt.to(model.like.device)
 
@@ -477,7 +483,7 @@ def stream(
     logits, state = step(model, rest, start(model, memory, len(prompt)))
     done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     made = prompt[:, :0]
-    for number in range(new_tokens):
+    for left in reversed(range(new_tokens)):
         p = probabilities(logits[:, -1].cpu(), temperature, top_k, top_p)
         token = torch.multinomial(p, 1, generator=chance).to(prompt.device)
         token = token.masked_fill(done[:, None], 0)
@@ -487,7 +493,7 @@ def stream(
             done = done | (stop(made) if callable(stop) else token[:, 0] == stop)
             if done.all():
                 return
-        if number + 1 < new_tokens:
+        if left:
             logits, state = step(model, token, state)
 
 

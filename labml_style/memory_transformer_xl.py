@@ -447,6 +447,7 @@ class MemoryWriter(nn.Module):
         super().__init__()
         self.attention = LinearAttention(config)
         self.gate: BiasedGate = build(config.write_gate, config)
+        self.gate.bare = True
         self.iterations = config.write_iterations
         layers = len(remembering(config))
         scale = config.initial_std * config.d_model**0.5
@@ -476,12 +477,11 @@ class MemoryWriter(nn.Module):
         """
         norm, told = self.gate.input_norm, self.sources(states)
         if empty is not None:  # no slot of the long memory is
-            room = long.shape[1], 0
-            empty = nn.functional.pad(empty.repeat(1, len(told)), room)
+            empty = nn.functional.pad(empty.repeat(1, len(told)), (long.shape[1], 0))
         for _ in range(self.iterations):
             given = torch.cat([norm(long), *told], dim=1)
             found = self.attention(norm(long + self.start), given, empty)
-            long = self.gate.join(long, found)
+            long = self.gate(long, found)
         return long
 
 
@@ -500,7 +500,7 @@ class MemoryTransformerXLConfig(TransformerXLConfig):
             memory.
         memory_length: slots per layer of the short memory; 0 leaves the long one alone.
         write_iterations: how often one segment is written.
-        write_gate: part with `join` and `input_norm` that joins old and found.
+        write_gate: part with `input_norm`; called with old and found, it joins them.
 
     Raises:
         ValueError: a value is outside its range; the message names it.

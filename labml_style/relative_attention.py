@@ -741,7 +741,8 @@ class Embedding(nn.Module):
         return self.dropout(x) if self.training else x
 
     def vectors(self, tokens: Tensor, start: int) -> Tensor:
-        return self.table(tokens) * self.table.embedding_dim**0.5
+        x = self.table(tokens)
+        return x * x.shape[-1] ** 0.5
 
 
 class AbsoluteEmbedding(Embedding):
@@ -752,10 +753,9 @@ class AbsoluteEmbedding(Embedding):
     """
 
     def vectors(self, tokens: Tensor, start: int) -> Tensor:
-        table = self.table.weight
-        places = distances(tokens.shape[1], None, table).flip(0) + start
-        waves = sinusoids(places, table.shape[1]).to(table.dtype)
-        return super().vectors(tokens, start) + waves
+        x = super().vectors(tokens, start)
+        places = distances(tokens.shape[1], None, x).flip(0) + start
+        return x + sinusoids(places, x.shape[-1]).to(x.dtype)
 
 
 # %% [markdown]

@@ -435,13 +435,15 @@ class Training:
             yield self.update()
 
     # The batches come first: only then is it known how many targets share the loss.
+    @loop.whole
     def update(self) -> Update:
         """Read the segments of one update, and change the weights once.
 
         Raises:
             FloatingPointError: loss or gradient is not finite; no weight was changed,
                 though stream and memory have moved on.
-            ValueError: the model's memory could not be saved; no weight was changed.
+            ValueError: the model's memory could not be saved. As after an interrupt,
+                all is as it was before the update.
         """
         config = self.config
         self.model.train()
@@ -527,9 +529,10 @@ class Training:
         something does not fit, everything stays as it was.
 
         Raises:
-            ValueError: the state is of another stream, or names no memory.
+            ValueError: it is no such state, of another stream, or names no memory.
             RuntimeError: the weights are of another model.
         """
+        loop.check_state(state, "model", "optimizer", "memory", "stream", "done")
         memory, done = contract.load_memory(state["memory"], self.device), state["done"]
         parts = dict(stream=self.stream, model=self.model, optimizer=self.optimizer)
         loop.load_all(parts, state)

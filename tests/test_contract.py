@@ -6,6 +6,7 @@ apply to a model is switched off by its name, in the model's line.
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -590,7 +591,7 @@ def test_it_holds_no_state(model: Any) -> None:
     assert all(value.equal(held[name]) for name, value in model.state_dict().items())
 
 
-@over(REGISTRY)
+@every(pairs=True)
 def test_what_has_weights_is_called(model: Any) -> None:
     """A hook, a wrapper or an adapter on a part sees what goes through it."""
     called: set[nn.Module] = set()
@@ -601,9 +602,50 @@ def test_what_has_weights_is_called(model: Any) -> None:
         called.clear()
         memory = model.train()(text(model, 1, seed=number), memory).memory
     for name, module in model.named_modules():
-        own = any(True for _ in module.parameters(recurse=False))
-        if own and not hasattr(module, "join"):  # a gate that writes is asked to join
+        if any(True for _ in module.parameters(recurse=False)):
             assert module in called, name
+
+
+class Adapter(nn.Module):
+    """A map with a second one beside it; its `weight` is not all of what it does."""
+
+    def __init__(self, inner: Any, more: Tensor) -> None:
+        super().__init__()
+        self.inner, self.weight, self.more = inner, inner.weight, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        looks_up = isinstance(self.inner, nn.Embedding)
+        beside = nn.functional.embedding if looks_up else nn.functional.linear
+        found: Tensor = self.inner(x) + beside(x, self.more)
+        return found
+
+
+@every(pairs=True)
+def test_adapters_are_as_merged_weights(model: Any) -> None:
+    merged, more = copy.deepcopy(model), {}
+    for name, module in merged.named_modules():
+        if isinstance(module, nn.Embedding | nn.Linear):
+            # By the numbers, as decoders of Hugging Face share a weight, not a module.
+            key = module.weight.data_ptr()
+            if key not in more:
+                more[key] = 0.3 * torch.randn_like(module.weight)
+                module.weight += more[key]
+            inner, (parent, _, last) = model.get_submodule(name), name.rpartition(".")
+            adapter = Adapter(inner, more[key])
+            setattr(model.get_submodule(parent), last, adapter)
+    assert more
+    one = two = None
+    for number in range(4):
+        tokens = text(model, 1, seed=number)
+        ours, theirs = model.train()(tokens, one), merged.train()(tokens, two)
+        one, two = ours.memory, theirs.memory
+        assert close(ours.logits, theirs.logits)
+        losses = ours.auxiliary, theirs.auxiliary
+        assert all(map(close, *(each.values() for each in losses)))
+        assert all(map(close, leaves(one), leaves(two)))
+    if decodes(model):
+        state = generation.start(model.eval(), one)
+        assert close(walk(model, tokens, state)[0], merged.eval()(tokens, two).logits)
 
 
 @every("causal", pairs=True)
@@ -706,6 +748,42 @@ def test_lanes_of_a_state_can_be_picked(model: Any) -> None:
 
 
 # Memory
+
+
+@over(KINDS)
+def test_lanes_are_picked_by_numbers_alone(model: Any) -> None:
+    held: list[Any] = [some_memory(model)]
+    if decodes(model):
+        start = generation.start(model, held[0])
+        held += [start, generation.step(model, text(model, 0.5), start)[1]]
+        held.append(generation.start(model, batch=3))
+    known = r"expected one or more numbers of lanes, 0 to 2"
+    wrong: list[tuple[Any, str]] = [
+        (lane(1), rf"index is torch.bool of shape \[3\]; {known}.* mask.nonzero"),
+        ([True, False, True], rf"index is \[True, .*; {known}"),
+        (np.array([True, False, True]), rf"index is array.*; {known}"),
+        (
+            torch.tensor([0, 1, 1], dtype=torch.uint8),
+            f"index is torch.uint8.*; {known}",
+        ),
+        (torch.tensor([0.0]), f"index is torch.float32.*; {known}"),
+        (torch.tensor([[0]]), rf"index is torch.int64 of shape \[1, 1\]; {known}"),
+        (torch.tensor(0), rf"index is torch.int64 of shape \[\]; {known}"),
+        (1, f"index is 1; {known}"),
+        ("01", f"index is '01'; {known}"),
+        (None, f"index is None; {known}"),
+        ([], rf"index is \[\]; {known}"),
+        ([0.5], rf"index is \[0.5\]; {known}"),
+        ([0, 3], f"index goes from 0 to 3; {known}"),
+        (torch.tensor([-1, 0]), f"index goes from -1 to 0; {known}, and -1 is not"),
+    ]
+    for one in held:
+        for index, said in wrong:
+            with pytest.raises(ValueError, match=said):
+                one.select(index)
+        kept = copied(one.select(torch.tensor([2, 0, 0])))
+        taken = [2, 0, 0], (2, 0, 0), np.array([2, 0, 0]), torch.tensor([2, 0, 0]).int()
+        assert all(same(one.select(index), kept) for index in taken)
 
 
 @every()
@@ -971,23 +1049,45 @@ def test_a_part_without_a_name_runs_and_is_not_saved(
     assert not os.listdir(tmp_path)
 
 
+ENDS_OF_A_WRITE: list[type[BaseException]] = [OSError, KeyboardInterrupt]
+
+
 def test_a_half_written_file_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, model = tmp_path / "model.safetensors", make(REGISTRY[0])
     whole = save(model, path).read_bytes()
-    for name in ("fsync", "replace"):
+    for name, kind in itertools.product(("fsync", "replace"), ENDS_OF_A_WRITE):
         with monkeypatch.context() as patched:
 
-            def full(*_: Any) -> None:
-                raise OSError("no space left")
+            def full(*_: Any, kind: Any = kind) -> None:
+                raise kind("no space left")
 
             patched.setattr(os, name, full)
-            with pytest.raises(OSError, match="no space left"):
+            with pytest.raises(kind, match="no space left"):
                 save(make(REGISTRY[1]), path)
         assert path.read_bytes() == whole and os.listdir(tmp_path) == [path.name]
     with pytest.raises(OSError, match="nowhere"):
         save(model, tmp_path / "nowhere" / "model")
+
+
+def test_weights_of_several_types_are_not_rounded(tmp_path: Path) -> None:
+    for narrow, wide in itertools.permutations(("layers", "embedding", "head"), 2):
+        model = make(REGISTRY[0]).float()
+        model.get_submodule(narrow).bfloat16()
+        model.get_submodule(wide).half()
+        weights = load(save(model, tmp_path / "model")).state_dict()
+        for name, value in model.state_dict().items():
+            assert weights[name].double().equal(value.double()), name
+
+
+def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
+    model = make(REGISTRY[0])
+    for wrong in (nn.DataParallel(model), nn.Linear(2, 2), model.state_dict(), None):
+        said = f"model is of type {type(wrong).__name__}; expected one below"
+        with pytest.raises(ValueError, match=said):
+            save(wrong, tmp_path / "model")
+    assert not os.listdir(tmp_path)
 
 
 def test_metadata_of_ones_own_change_no_model(tmp_path: Path) -> None:
@@ -1243,7 +1343,7 @@ def options_of(model: Any) -> list[tuple[str, str]]:
     """Return what a model was built from, by its parts and not by its description."""
     layer, head = model.layers[0], model.head
     factor = hasattr(model.embedding, "widen")
-    tied = getattr(head, "table", None) is model.embedding.table
+    tied = getattr(head, "embedding", None) is model.embedding
     ends = [word for word, on in (("tied", tied), ("factorised", factor)) if on]
     kinds = {TransformerXL: "xl", CompressiveTransformer: "cm"}
     shared = len(model.layers) // len({*map(id, model.layers)})

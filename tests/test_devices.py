@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from labml_style.compressive_transformer import (
     CompressiveTransformer,
     CompressiveTransformerConfig,
 )
+from labml_style.contract import load, load_memory, save
 from labml_style.corpora import Corpus
 from labml_style.documents import (
     RecurrentMemoryClassifier,
@@ -33,11 +35,19 @@ from labml_style.relative_attention import AttentionConfig, Embedding, RelativeA
 from labml_style.streams import Stream, TextStream
 from labml_style.training import Training, TrainingConfig, evaluate
 from tests.elsewhere import elsewhere, near
-from tests.test_contract import KINDS, decodes, lane, make, text
+from tests.test_contract import KINDS, PAIRS, REGISTRY, decodes, lane, make, text
+
+# Parts that the first line of no class has, each once; of `PAIRS` the tied heads.
+PARTS = """xl-place xl-shaw xl-projected xl-one-kv cm-max cm-most-used cm-coded cm-time
+xl-InputGate xl-MogrifierGRUGate cm-NBRCGate cm-BRCGate xl-top-outputs short-and-none
+rmt-loss rmt-encoder-pre mtxl-fixed mtxl-persistent cm-persistent-used mt-cache
+""".split()
+PARTED = [one for one in REGISTRY if one.name in PARTS]
+PARTED += [one for one in PAIRS if "head" in one.sizes][:3]
 
 
-def used(model: Any) -> list[Tensor]:
-    """Run, train and decode with a model, on its device."""
+def used(model: Any, whole: bool = True) -> list[Tensor]:
+    """Run, train and decode with a model, on its device; the whole lab, or in brief."""
     memory: Any = None
     found, device = [], model.like.device
     stream = TextStream(text(model, 20, batch=1)[0], 3, model.config.segment_length)
@@ -55,21 +65,76 @@ def used(model: Any) -> list[Tensor]:
             state = state.select(torch.tensor([1, 0, 2]))
             found += [logits, generation.step(model, tokens[:, :2], state)[0]]
             found.append(generation.generate(model, text(model, 2.5), 3, seed=0))
+    if not whole:
+        logits, _, auxiliary = model.train()(tokens, memory)
+        loss = logits.float().logsumexp(-1).sum() + sum(auxiliary.values())
+        slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        found += [one for one in slopes if one is not None]
+        return [near(one.detach()).float() for one in found]
+    found.append(evaluate(model, stream).bits)
     training = Training(model, stream, TrainingConfig(steps=3, truncation=2))
     found.append(torch.tensor([update.bits for update in training]))
     training.load_state_dict(training.state_dict())
     return [near(one.detach()).float() for one in found]
 
 
-@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
+def test_each_part_has_a_line() -> None:
+    assert [one.name for one in PARTED[:-3]] == [
+        one.name for one in REGISTRY if one.name in PARTS
+    ] and len(PARTED) == len(PARTS) + 3
+
+
+@pytest.mark.parametrize("case", KINDS + PARTED, ids=lambda case: case.name)
 def test_a_model_on_another_device_computes_the_same(case: Any) -> None:
     model = make(case).float()
-    twin = copy.deepcopy(model)
-    wanted = used(model)
+    twin, whole = copy.deepcopy(model), case in KINDS
+    wanted = used(model, whole)
     with elsewhere() as device:
-        found = used(twin.to(device))
+        found = used(twin.to(device), whole)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
+def test_files_reach_a_device(case: Any, tmp_path: Path) -> None:
+    model = make(case).float()
+    path, tokens = save(model, tmp_path / "model"), text(model, 1)
+    logits, memory, _ = model(tokens)
+    wanted, held = model(tokens, memory).logits, memory.detach().state_dict()
+    with elsewhere() as device:
+        loaded, again = load(path, device=device), load_memory(held, device)
+        assert {p.device for p in loaded.parameters()} == {device}
+        found = loaded(tokens.to(device), again).logits
+        assert found.device == device
+        training = Training(loaded, TextStream(range(9), 1, 4), TrainingConfig(steps=1))
+        state = training.state_dict() | {"memory": held}
+        training.load_state_dict(state)
+        assert {t.device for t in training.memory.tensors()} == {device}
+    torch.testing.assert_close(near(found), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", KINDS, ids=lambda case: case.name)
+def test_narrow_numbers_train_measure_and_write(case: Any) -> None:
+    """The same in bfloat16: under autocast, and with weights of it."""
+    wide = make(case).float()
+    lanes = TextStream(text(wide, 20, batch=1)[0], 3, wide.config.segment_length)
+    goal = evaluate(wide, lanes).mean
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate(wide, lanes).mean == pytest.approx(goal, rel=0.1)
+    narrow = copy.deepcopy(wide).bfloat16()
+    assert evaluate(narrow, lanes).mean == pytest.approx(goal, rel=0.1)
+    if decodes(wide):
+        for model, cast in ((wide, True), (narrow, False)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                prompt = text(model, 2.5)
+                made = generation.generate(model, prompt, 3, temperature=0)
+            assert made.shape == (3, prompt.shape[1] + 3)
+    bits = []
+    for precision in ("float32", "bfloat16"):
+        how = TrainingConfig(steps=2, truncation=2, precision=precision)
+        lanes.position = 0
+        bits.append([x.bits for x in Training(copy.deepcopy(wide), lanes, how)])
+    assert bits[1] == pytest.approx(bits[0], rel=0.1) and bits[1] != bits[0]
 
 
 # --- measures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,15 @@ def test_probabilities_are_wide_and_leave_the_logits() -> None:
     ("how", "said"),
     [
         ({"temperature": -0.1}, "temperature is -0.1; expected 0 or more"),
-        ({"temperature": float("nan")}, "temperature is nan; expected 0 or more"),
-        ({"temperature": float("inf")}, "temperature is inf; expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature is nan; expected a finite"),
+        ({"temperature": float("inf")}, "temperature is inf; expected a finite"),
+        ({"temperature": "0.5"}, "temperature is '0.5'; expected a finite number"),
+        ({"temperature": None}, "temperature is None; expected a finite number"),
+        ({"top_p": "0.5"}, "top_p is '0.5'; expected a finite number"),
+        ({"top_k": "3"}, "top_k is '3'; expected an integer"),
+        ({"stop": "x"}, "stop is 'x'; expected an integer"),
+        ({"stop": 11}, "stop is 11; expected 0 to 10"),
+        ({"stop": 2.0}, "stop is 2.0; expected an integer"),
         ({"top_k": 0}, "top_k is 0; expected an integer of at least 1"),
         ({"top_k": 2.5}, "top_k is 2.5; expected an integer of at least 1"),
         ({"top_p": 0.0}, "top_p is 0.0; expected 0 < top_p <= 1, or None"),
@@ -257,6 +265,18 @@ def test_a_stream_yields_each_token_when_it_is_drawn() -> None:
     tokens.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_are_named(bad: float) -> None:
+    model = make()
+    model.head.bias.data[3 if bad != -math.inf else slice(None)] = bad
+    for temperature in (0, 1):
+        with pytest.raises(ValueError, match="logits have nan or infinity.*weights"):
+            generate(model, text(2, 3), 2, temperature=temperature)
+    model.head.bias.data[:] = 0
+    model.head.bias.data[3] = -math.inf  # a token that is ruled out is none
+    assert (generate(model, text(2, 3), 2)[:, 3:] != 3).all()
+
+
 def test_dropout_is_refused() -> None:
     model, prompt = make(dropout=0.5).train(), text(2, 3)
     with pytest.raises(ValueError, match="in training mode with dropout.*eval"):
@@ -309,9 +329,14 @@ def test_a_start_that_does_not_fit_is_refused() -> None:
     model = make()
     memory = model(text(3, 4)).memory
     assert start(model, memory, 3).tokens.shape == start(model, memory).tokens.shape
-    for batch in (None, 0, -1):
-        with pytest.raises(ValueError, match=f"batch is {batch}; without a memory"):
-            start(model, batch=batch)
+    wrong: Any
+    for wrong in (None, 0, -1, 2.0, "2", True):
+        with pytest.raises(ValueError, match=f"batch is {wrong!r}; expected"):
+            start(model, batch=wrong)
+    for wrong in (memory, None, 3):
+        said = f"state is of type {type(wrong).__name__}; expected what start or step"
+        with pytest.raises(ValueError, match=said):
+            step(model, text(3, 1), wrong)
     with pytest.raises(ValueError, match=r"\[3, 4, 8\]; expected \[2, .*batch 2"):
         start(model, memory, 2)
 

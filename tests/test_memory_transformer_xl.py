@@ -249,6 +249,21 @@ def test_a_gate_of_gating_joins_what_was_found(kind: Any) -> None:
     wanted = writer.gate.join(long, found)
     assert torch.allclose(writer(long, [*states]), wanted, rtol=0, atol=1e-12)
     assert found.min() < 0, "no ReLU stands between"
+    writer.gate.dropout.p = 1 - 1e-9
+    found = model.train().writer(long, [*states])
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12), "and no dropout"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_hook_on_the_gate_is_called_once_a_write(times: int) -> None:
+    model = make(write_iterations=times)
+    calls: list[int] = []
+    model.writer.gate.register_forward_hook(lambda *_: calls.append(1))
+    follow(model, 2)
+    assert len(calls) == 2 * times
+    gate = model.writer.gate
+    gate.register_forward_hook(lambda _, given, __: torch.zeros_like(given[0]))
+    assert not model(text(4)).memory.long.any(), "what the hook returns is written"
 
 
 def test_what_does_not_fit_is_refused() -> None:

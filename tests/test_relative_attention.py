@@ -936,6 +936,9 @@ def test_tokens_of_one_place_can_be_exchanged(segments: int) -> None:
         ({"dropout": 1.0}, r"dropout is 1\.0; expected 0 <= dropout < 1"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
         ({"dropout": math.nan}, "dropout is nan"),
+        ({"dropout": "0.1"}, "dropout is '0.1'; expected 0 <= dropout < 1"),
+        ({"dropout": False}, "dropout is False"),
+        ({"dropout": None}, "dropout is None"),
         ({"clamp_length": 0}, "clamp_length is 0; expected an integer of at least 1"),
     ],
 )

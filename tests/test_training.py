@@ -789,6 +789,95 @@ def test_a_state_that_does_not_fit_changes_nothing(part: str) -> None:
     assert grads(training.model).equal(grads(twin.model))
 
 
+def test_a_state_that_is_interrupted_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = TrainingConfig(steps=4, learning_rate=0.01)
+    other, training, twin = (Training(make(), text(), config) for _ in range(3))
+    for one in (other, other, training, twin):
+        one.update()
+    inner, asked = training.optimizer.load_state_dict, []
+
+    def stop(state: Any) -> None:
+        asked.append(state)
+        if len(asked) == 1:
+            raise KeyboardInterrupt("stop")
+        inner(state)
+
+    monkeypatch.setattr(training.optimizer, "load_state_dict", stop)
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        training.load_state_dict(other.state_dict())
+    assert (training.stream.position, training.done) == (1, 1)
+    assert list(training) == list(twin)
+
+
+def test_what_is_no_state_of_a_training_is_named() -> None:
+    training = Training(make(), text(), TrainingConfig(steps=2))
+    wrong: list[tuple[Any, str]] = [
+        (
+            training.model.state_dict(),
+            "is a OrderedDict of embedding.*; expected",
+        ),
+        ({}, "state is a dict of no names; expected what state_dict"),
+        (None, "state is a NoneType of no names; expected what state_dict"),
+        ([training.state_dict()], "state is a list of no names; expected"),
+    ]
+    for state, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            training.load_state_dict(state)
+
+
+# Where a `KeyboardInterrupt` comes: in the second segment of a window, in `backward`,
+# in the optimizer, before it has changed a weight.
+@pytest.mark.parametrize("place", ["forward", "backward", "step"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_an_update_that_was_interrupted_has_not_begun(
+    place: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(steps=5, truncation=2, learning_rate=0.01)
+    training, twin = (Training(Other(), text(), config) for _ in range(2))
+    twin.model.load_state_dict(training.model.state_dict())
+    for one in (training, twin):
+        one.update()
+    segments: list[int] = []
+
+    def stop(*_: Any) -> None:
+        segments.append(1)
+        if len(segments) == (2 if place == "forward" else 1):
+            raise kind("stop")
+
+    if place == "forward":
+        hook = training.model.register_forward_hook(stop)
+    elif place == "backward":
+        hook = next(training.model.parameters()).register_hook(stop)
+    else:
+        hook = training.optimizer.register_step_pre_hook(stop)
+    with pytest.raises(kind, match="stop"):
+        training.update()
+    hook.remove()
+    assert training.stream.position == twin.stream.position
+    assert list(training) == list(twin)
+
+
+def test_an_update_interrupted_after_its_step_has_been() -> None:
+    config = TrainingConfig(steps=3, learning_rate=0.01)
+    training, twin = (Training(Other(), text(), config) for _ in range(2))
+    twin.model.load_state_dict(training.model.state_dict())
+    twin.update()
+
+    def stop(x: Tensor) -> Tensor:  # auxiliary losses are summed last
+        if training.done:
+            raise KeyboardInterrupt("stop")
+        return x
+
+    training.total = stop
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        training.update()
+    training.total = twin.total
+    assert training.stream.position == training.done == 1
+    assert list(training) == list(twin)
+
+
 @dataclass(frozen=True, eq=False)
 class Counting(Memory):
     """A memory that holds a number, which no file takes for a tensor."""
@@ -951,7 +1040,7 @@ def test_evaluation_leaves_no_trace() -> None:
 class Failing(TransformerXL):
     def forward(self, tokens: Tensor, memory: Any = None) -> Any:
         assert not self.training
-        raise RuntimeError("no")
+        raise KeyboardInterrupt("no")
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -965,7 +1054,7 @@ def test_evaluation_leaves_every_part_in_its_mode(
     for run in (evaluate, functools.partial(evaluate_window, window=3)):
         try:
             run(model, text())
-        except RuntimeError:
+        except KeyboardInterrupt:
             assert kind is Failing
         assert [part.training for part in model.modules()] == before
         assert torch.is_grad_enabled()

@@ -10,7 +10,10 @@ serve them all.
 """
 
 from labml_style.contract.checks import (
+    as_lanes,
     as_tokens,
+    check_has,
+    check_likely,
     check_memory,
     check_mode,
     check_tokens,
@@ -51,7 +54,10 @@ __all__ = [
     "Part",
     "Past",
     "Seen",
+    "as_lanes",
     "as_tokens",
+    "check_has",
+    "check_likely",
     "build",
     "causal_mask",
     "check_memory",

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "as_lanes",
     "as_tokens",
+    "check_has",
     "check_lanes",
+    "check_likely",
     "check_memory",
     "check_mode",
     "check_tokens",
@@ -262,6 +265,61 @@ def check_lanes(mask: Any, batch: int) -> None:
         )
     if mask.dtype != torch.bool:
         raise ValueError(f"mask is {mask.dtype}; expected torch.bool")
+
+
+def as_lanes(index: Any, batch: int) -> Tensor:
+    """Return numbers of lanes as int64 `[lanes]`; lists and NumPy arrays are taken too.
+
+    Args:
+        index: `[lanes]`; a lane may be there more than once.
+        batch: lanes to pick from.
+
+    Raises:
+        ValueError: it is a mask or something else, empty, or outside the lanes.
+    """
+    wanted = f"expected one or more numbers of lanes, 0 to {batch - 1}"
+    try:
+        found = as_tokens(index)
+    except ValueError:
+        found = torch.zeros(0)
+    if found.dtype == torch.uint8 or not len(found):  # torch takes uint8 for a mask
+        tensor = isinstance(index, Tensor)
+        given = f"{index.dtype} of shape {list(index.shape)}" if tensor else repr(index)
+        raise ValueError(
+            f"index is {given}; {wanted}, as int64 of shape [lanes] or a list; of a "
+            "mask take mask.nonzero()[:, 0]"
+        )
+    # Looking at values makes a GPU wait; a compiled model leaves this out.
+    if not (torch.compiler.is_compiling() or found.is_meta):
+        least, most = (int(x) for x in found.aminmax())
+        if least < 0 or most >= batch:
+            raise ValueError(
+                f"index goes from {least} to {most}; {wanted}, and -1 is not the last"
+            )
+    return found.long()
+
+
+def check_has(name: str, value: Any, needed: tuple[str, ...], hint: str) -> None:
+    """Raise a `ValueError` where a value is of another kind.
+
+    Args:
+        name: of the value.
+        value: what was given.
+        needed: what a value of the right kind has.
+        hint: what to give.
+    """
+    if not all(hasattr(value, one) for one in needed):
+        kind = type(value).__name__
+        raise ValueError(f"{name} is of type {kind}; expected {hint}")
+
+
+def check_likely(p: Tensor) -> None:
+    """Raise a `ValueError` where logits gave no probabilities."""
+    if p.isnan().any():
+        raise ValueError(
+            "logits have nan or infinity, or leave no token; weights that have run "
+            "away give such: take those before that, or a memory None"
+        )
 
 
 def check_mode(model: nn.Module) -> None:

@@ -29,11 +29,17 @@ def save(
         The path.
 
     Raises:
-        ValueError: the model, its config or one of its parts cannot be found by name.
+        ValueError: it is no model of this site, or it, its config or one of its parts
+            cannot be found by name.
         OSError: the disk is full, or the folder cannot be written.
     """
     import safetensors.torch
 
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model is of type {type(model).__name__}; expected one below "
+            "labml_style.contract.Model, and not what wraps or compiles it"
+        )
     metadata = {
         **(about or {}),
         "model": name_of(type(model)),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from labml_style.contract.checks import check_lanes
+from labml_style.contract.checks import as_lanes, check_lanes
 from labml_style.contract.parts import find, name_of
 
 __all__ = [
@@ -101,13 +101,17 @@ class Memory:
         """Stop the gradient, where it is not stopped already."""
         return self.map(Tensor.detach)
 
-    def select(self, index: Tensor) -> Self:
+    def select(self, index: Tensor | Sequence[int]) -> Self:
         """Pick lanes: for beams, or where some texts have ended.
 
         Args:
-            index: `[lanes]` int64; a lane may be picked more than once.
+            index: `[lanes]` int64 or a list; a lane may be picked more than once.
+
+        Raises:
+            ValueError: it is a mask or something else, or outside the lanes.
         """
-        return self.map(lambda t: t.index_select(0, index.to(t.device)))
+        lanes = as_lanes(index, self.batch)
+        return self.map(lambda t: t.index_select(0, lanes.to(t.device)))
 
     def reset(self, mask: Tensor) -> Self:
         """Empty the lanes where `mask` is true.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["check_fields", "check_given", "load_all"]
+__all__ = ["check_fields", "check_given", "check_state", "load_all"]
 
 
 def check_fields(name: str, value: Any, kind: type[Any]) -> None:
@@ -47,6 +47,17 @@ def check_given(model: Any, stream: Any, *names: str) -> torch.device:
     for parameter in model.parameters():
         return parameter.device
     raise ValueError(f"model {type(model).__name__} has no parameters")
+
+
+def check_state(state: Any, *names: str) -> None:
+    """Raise a `ValueError` where a state of a training lacks a name."""
+    if not isinstance(state, dict) or not {*names} <= state.keys():
+        kind = type(state).__name__
+        held = ", ".join(map(str, state)) if isinstance(state, dict) else ""
+        raise ValueError(
+            f"state is a {kind} of {held[:80] or 'no names'}; expected "
+            f"what state_dict of a training returned, with {', '.join(names)}"
+        )
 
 
 def load_all(parts: dict[str, Any], state: dict[str, Any]) -> None:

@@ -1,19 +1,48 @@
 """How a model is run: in which mode, in which precision, and compiled or not.
 
 `SegmentRunner` is what the training loop calls with each segment. `evaluating` is for
-everything that measures.
+everything that measures. `whole` is for an update that may be interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SegmentRunner", "evaluating"]
+__all__ = ["SegmentRunner", "evaluating", "whole"]
+
+Update = TypeVar("Update")
+
+
+def whole(update: Callable[[Any], Update]) -> Callable[[Any], Update]:
+    """Let an update that is interrupted be as if it had not begun.
+
+    Else the next one would go on from a memory with half a window's graph, and from
+    another place in the text. A number that is not finite is no interrupt: its segments
+    are left behind, as they would give it again.
+
+    Args:
+        update: method of a training; `memory`, `stream` and `done` are read.
+    """
+
+    @wraps(update)
+    def run(self: Any) -> Update:
+        memory, position, done = self.memory, self.stream.position, self.done
+        try:
+            return update(self)
+        except FloatingPointError:
+            raise
+        except BaseException:
+            if self.done == done:
+                self.memory, self.stream.position = memory, position
+            raise
+
+    return run
 
 
 @contextmanager
