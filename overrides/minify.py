@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site's own stylesheet and script without comments and spaces."""
+"""A hook of MkDocs: our stylesheet and script without comments and spaces."""
 
 from pathlib import Path
 

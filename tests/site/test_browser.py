@@ -247,9 +247,8 @@ def _loaded(page: Page) -> list[str]:
 
 
 def _typeset_all(page: Page) -> None:
-    page.evaluate(
-        "for (const name of ['beforeprint', 'afterprint']) dispatchEvent(new Event(name))"
-    )
+    for name in ("beforeprint", "afterprint"):
+        page.evaluate("name => dispatchEvent(new Event(name))", name)
     page.wait_for_load_state("networkidle")
 
 
