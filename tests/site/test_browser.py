@@ -240,11 +240,98 @@ def test_search_for_a_phrase_lands_under_its_heading(visit: Open) -> None:
     assert any(url.endswith(f"#{heading}") for url in found[:6]), (words, found)
 
 
+def _loaded(page: Page) -> list[str]:
+    page.wait_for_load_state("networkidle")
+    names = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    return [str(name).rpartition("/")[2] for name in names]
+
+
+def _typeset_all(page: Page) -> None:
+    for name in ("beforeprint", "afterprint"):
+        page.evaluate("name => dispatchEvent(new Event(name))", name)
+    page.wait_for_load_state("networkidle")
+
+
+FORMULA = ".lit-row:not(.lit-task) .arithmatex"
+SET = f"{FORMULA}:has(.katex-html)"
+# Whether all is set that is within a screen of the view.
+NEAR_IS_SET = """() => document.readyState === "complete"
+  && [...document.querySelectorAll(".arithmatex")].every(formula => {
+    const { top, bottom } = formula.getBoundingClientRect()
+    return !formula.checkVisibility() || formula.querySelector(".katex-html")
+      || bottom < -innerHeight || top > 2 * innerHeight
+  })"""
+
+
+def test_a_formula_is_set_when_it_comes_near(visit: Open) -> None:
+    page = visit("transformer_xl/", width=390, height=800)
+    first = page.locator(FORMULA).first
+    top = first.evaluate("formula => formula.getBoundingClientRect().top")
+    assert top > 1600, "this chapter begins without formulas"
+    assert not [name for name in _loaded(page) if "atex" in name]
+    assert "\\(" in first.inner_text()
+    page.evaluate("top => scrollTo(0, top - 1500)", top)  # near, not yet in view
+    page.wait_for_selector(SET, state="attached")
+    page.wait_for_function(NEAR_IS_SET)
+    assert {"katex.min.js", "katex.min.css"} <= set(_loaded(page))
+    assert page.locator(SET).count() < page.locator(FORMULA).count()
+
+
+@pytest.mark.parametrize("holds", [True, False], ids=["holds", "as-in-Safari"])
+def test_a_jump_lands_right_though_formulas_are_set(visit: Open, holds: bool) -> None:
+    page = visit(width=390, height=800)
+    home = page.url
+    if not holds:
+        page.route(
+            "**/house.css",
+            lambda route: route.fulfill(
+                body=route.fetch().text() + "html { overflow-anchor: none }",
+                content_type="text/css",
+            ),
+        )
+    for name in ("compression/", "relative_attention/"):
+        page.goto(home + name)
+        anchors = page.evaluate(
+            "[...document.querySelectorAll('.lit > h2[id]')].map(e => e.id)"
+        )
+        for anchor in anchors[:-2]:  # the end of the page comes before the last
+            page.goto("about:blank")
+            page.goto(f"{home}{name}#{anchor}")
+            page.wait_for_function(NEAR_IS_SET)
+            top = page.locator(f"[id='{anchor}']").evaluate(
+                "place => place.getBoundingClientRect().top"
+            )
+            assert 52 <= top <= 92, f"/{name}#{anchor} stands at {top:.0f} px"
+
+
+def test_paper_has_every_formula(visit: Open) -> None:
+    page = visit("transformer_xl/")
+    assert not page.locator(".katex").count()
+    assert page.pdf().startswith(b"%PDF")
+    math = page.locator(".arithmatex")
+    assert math.count() == page.locator(".arithmatex:has(.katex-html)").count()
+    page.reload()
+    page.locator(FORMULA).first.scroll_into_view_if_needed()
+    page.wait_for_function(NEAR_IS_SET)
+    page.pdf()
+    assert math.count() == page.locator(".arithmatex:has(.katex-html)").count()
+
+
+def test_the_search_is_loaded_when_it_begins(visit: Open) -> None:
+    page = visit("streams/")
+    assert not [name for name in _loaded(page) if "bundle" in name or "search" in name]
+    page.keyboard.press("/")
+    assert _search(page, "TextStream")
+    assert [name for name in _loaded(page) if name.startswith("bundle.")]
+    assert page.locator(".md-search__input").input_value() == "TextStream"
+
+
 def test_math_is_drawn_and_spoken(visit: Open, address: str, pages: list[str]) -> None:
     page = visit()
     seen = 0
     for name in pages:
         page.goto(address + name)
+        _typeset_all(page)
         # A folded hint is spoken when it is unfolded.
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
@@ -546,7 +633,7 @@ def test_a_chapter_is_read_in_fifteen_screens(
         if name.startswith("support/"):
             continue
         page.goto(address + name)
-        page.wait_for_load_state("networkidle")
+        _typeset_all(page)
         height, idea = page.evaluate(
             """() => ["article", ".lit-idea"].map(name =>
               document.querySelector(name)?.getBoundingClientRect()).map((box, idea) =>

@@ -128,11 +128,31 @@ def test_long_lists_are_folded_and_users_named_once(
             assert "." not in str(row["id"]), f"{name}: beside a method {row['id']}"
 
 
-def test_math_is_loaded_only_where_there_is_math(site: Path, pages: list[str]) -> None:
+def test_only_the_first_figure_is_fetched_at_once(
+    site: Path, pages: list[str], chapters: list[str]
+) -> None:
     for where, path in documents(site, pages).items():
-        math = bool(soup(path).select(".arithmatex"))
-        loaded = bool(soup(path).select('script[src*="katex"]'))
-        assert math == loaded, f"{where}: math {math}, KaTeX {loaded}"
+        images = soup(path).select("article img")
+        for image in images:
+            assert image.get("width") and image.get("height"), f"{where}: {image}"
+        eager = [image for image in images if image.get("loading") != "lazy"]
+        first = images[:2] if where.removeprefix(HOST) in chapters else []
+        assert eager == first, f"{where}: {len(eager)} images are eager"
+
+
+def test_nothing_but_one_stylesheet_stops_the_first_paint(
+    site: Path, pages: list[str]
+) -> None:
+    for where, path in documents(site, pages).items():
+        loaded = soup(path).select("link[rel=stylesheet], script[src]:not([defer])")
+        names = [str(tag.get("href") or tag.get("src")) for tag in loaded]
+        assert [name.rpartition("/")[2] for name in names] == ["house.css"], where
+
+
+@pytest.mark.parametrize("name", ["css/house.css", "js/house.js"])
+def test_what_is_written_by_hand_is_served_smaller(site: Path, name: str) -> None:
+    served = (site / "assets" / name).stat().st_size
+    assert served < 0.9 * (ROOT / "docs/assets" / name).stat().st_size
 
 
 def test_only_chapters_that_stand_are_links(site: Path, pages: list[str]) -> None:
