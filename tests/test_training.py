@@ -859,6 +859,29 @@ def test_an_update_that_was_interrupted_has_not_begun(
     assert list(training) == list(twin)
 
 
+class Once(Other):
+    """Has a number that only the first segment of a text asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.ones(9))
+
+    def forward(self, tokens: Tensor, memory: Sum | None = None) -> Any:
+        logits, after, losses = super().forward(tokens, memory)
+        return Output(logits + self.start * (memory is None), after, losses)
+
+
+def test_what_an_update_does_not_use_stays_as_it_is() -> None:
+    model: Any = Once().eval()
+    training = Training(model, text(), TrainingConfig(steps=9, learning_rate=0.01))
+    training.update()
+    before = model.start.detach().clone()
+    assert not before.equal(torch.ones(9)) and all(model.modes), "in training mode"
+    model.forward = functools.partial(Other.forward, model)  # does not ask for it
+    training.update()
+    assert model.start.equal(before)
+
+
 def test_an_update_interrupted_after_its_step_has_been() -> None:
     config = TrainingConfig(steps=3, learning_rate=0.01)
     training, twin = (Training(Other(), text(), config) for _ in range(2))
