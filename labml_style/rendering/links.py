@@ -83,7 +83,8 @@ class _Walker(ast.NodeVisitor):
             self.visit(tree)
         if self.apart:
             self.root.names = names
-        return sorted(self.found, key=lambda one: (one.line, one.column))
+        unique = {(one.line, one.column): one for one in self.found}
+        return [unique[place] for place in sorted(unique)]
 
     # What an expression denotes.
 

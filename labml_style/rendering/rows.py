@@ -161,7 +161,7 @@ def parse(source: str, language: str = "python") -> ast.Module | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # such as for "\d"
                 return ast.parse(text)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return None
 
@@ -200,6 +200,14 @@ def without_magics(source: str) -> tuple[str, list[str]]:
 def _arguments(arguments: ast.arguments, method: bool) -> str:
     shown = ast.unparse(arguments)
     return re.sub(r"^(self|cls)(, )?", "", shown) if method else shown
+
+
+def _text(node: ast.AST) -> str:
+    """Source of a statement; empty where it is nested too deep to be written."""
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        return ""
 
 
 def _signature(node: ast.AST, kind: str) -> str:
@@ -259,7 +267,7 @@ def definitions(tree: ast.Module, headings: bool = True) -> Iterator[Definition]
                     if isinstance(target, ast.Name):
                         name, start = prefix + target.id, node.lineno - 1
                         kind = "field" if prefix else "constant"
-                        text = ast.unparse(node)
+                        text = _text(node)
                         text = text if len(text) < 90 else text[:87] + "..."
                         yield Definition(name, kind, text, start, last, False)
 

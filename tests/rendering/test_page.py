@@ -417,18 +417,22 @@ def test_formulas_of_outputs_are_wrapped(tmp_path: Path) -> None:
     assert len(soup.find_all("h1")) == 1
 
 
-def test_a_check_links_to_the_stub_and_a_name_to_the_module(tmp_path: Path) -> None:
+def test_a_check_links_to_the_stub_and_a_name_to_what_it_means_there(
+    tmp_path: Path,
+) -> None:
     page = render(
         tmp_path,
-        markdown("# T"),
+        markdown("# T\n\nWords on `f`."),
         code('def f():\n    """Public."""'),
         code("def f(): return 2", "active-ipynb"),
         code("def g(): raise NotImplementedError", "active-ipynb", "exercise"),
         code("f(), g()", "active-ipynb", "check"),
         code("def g(): return 1", "active-ipynb", "solution"),
     )
-    links = BeautifulSoup(page.html, "html.parser").select(".lit-check pre > code a")
+    soup = BeautifulSoup(page.html, "html.parser")
+    links = soup.select(".lit-check pre > code a")
     assert [a["href"] for a in links] == ["#f-2", "#g--code"]
+    assert [a["href"] for a in soup.select("a.lit-ref")] == ["#f"]  # in prose
     stub = page.html.partition('id="g--code"')[2]
     assert stub.startswith("><summary>Stub")
 
