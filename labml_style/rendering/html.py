@@ -103,8 +103,11 @@ def highlight(
 
 
 def pane(code: str, extra: str = "") -> str:
-    """A box of code; it takes the focus, so that the arrow keys can scroll it."""
-    return f"<pre{extra} tabindex=0><code>{code}</code></pre>"
+    """A box of code; it takes the focus, so that the arrow keys can scroll it.
+
+    It has no natural language, `zxx`: the name `start` is not the English word.
+    """
+    return f"<pre{extra} tabindex=0 lang=zxx><code>{code}</code></pre>"
 
 
 # --- figures -------------------------------------------------------------------------

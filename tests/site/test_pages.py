@@ -68,6 +68,18 @@ def test_one_title_and_headings_without_gaps(site: Path, pages: list[str]) -> No
         assert not jumps, f"{where}: a heading skips a level: {levels}"
 
 
+# Words that tell nobody where a link leads; a name in code may be one of them.
+EMPTY = {"here", "more", "this", "start", "go", "information", "read more", "see more"}
+
+
+def test_the_text_of_a_link_says_where_it_leads(site: Path, pages: list[str]) -> None:
+    for where, path in documents(site, pages).items():
+        for link in soup(path).select("article a[href]:not([href^='#'])"):
+            text = link.get_text().strip().lower()
+            code = link.find_parent("pre", lang="zxx")
+            assert text not in EMPTY or code, f"{where}: {link}"
+
+
 def test_nothing_is_loaded_from_another_host(site: Path, pages: list[str]) -> None:
     for where, path in documents(site, pages).items():
         for tag in soup(path).select("script[src], link[rel=stylesheet], img"):
