@@ -95,7 +95,7 @@ class Chapter:
         Beside the anchors these are Jupyter's own spelling of headings, `#Big-Part`,
         the folds of proofs, and ids in the prose.
         """
-        found = {}
+        found: dict[str, str] = {}
         for row in self.rows:
             heading = inline(row.heading, row.references) if row.heading else ""
             ids = ID.findall(row.html + heading)
@@ -284,12 +284,12 @@ class Book:
                 self.report(chapter, row, href, message)
             return href
         target = self.chapters.get(known)
-        there = dict.fromkeys(self.anchors.get(known, ()))
+        there = {name: name for name in self.anchors.get(known, ())}
         if target is not None:
             moved = self.moved.get(target.key, {})
             there = target.targets | {name: name for name in moved}
         if anchor and unquote(anchor) in there:
-            anchor = there[unquote(anchor)] or anchor
+            anchor = there[unquote(anchor)]
         elif anchor and (target is not None or known in self.anchors):
             message = f"link to nowhere: {href!r} has no such anchor"
             self.report(chapter, row, href, message)

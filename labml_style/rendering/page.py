@@ -36,7 +36,7 @@ def outputs_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
         chapter: receives its images in `files`.
     """
     chapter.files.clear()
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",
             "id": f"o{number}",

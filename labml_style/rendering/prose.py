@@ -180,8 +180,8 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}, renderer_cls=_Renderer)
     parser.enable(["table", "strikethrough"])
     parser.use(deflist_plugin).use(tasklists_plugin).use(gfm_autolink_plugin)
-    ends = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    parser.block.ruler.before("fence", "display", _display, ends)
+    ends = ["paragraph", "reference", "blockquote", "list"]
+    parser.block.ruler.before("fence", "display", _display, {"alt": ends})
     parser.inline.ruler.before("escape", "formula", _formula)
     return parser
 
@@ -208,7 +208,7 @@ def convert(
 
 def inline(markdown: str, references: dict[str, Any] | None = None) -> str:
     """Markdown of one line, such as a heading, as HTML."""
-    env = {"taken": set(), "ids": [], "twice": []}
+    env: dict[str, Any] = {"taken": set(), "ids": [], "twice": []}
     env["references"] = dict(references or {})
     return str(_parser().renderInline(markdown, env)).strip()
 
@@ -269,11 +269,11 @@ def parts(source: str) -> tuple[list[Part], dict[str, Any]]:
     env: dict[str, Any] = {}
     tokens = _parser().parse(source, env)
     # As in Jupyter, `#Heading` needs no space.
-    close = [t.map for t in tokens if t.type == "paragraph_open" and t.map]
     close = [
         number
-        for first, last in close
-        for number in range(first, last)
+        for token in tokens
+        if token.type == "paragraph_open" and token.map
+        for number in range(*token.map)
         if re.match(r" {0,3}#{1,6}[^#\s]", lines[number])
     ]
     if close:

@@ -255,7 +255,10 @@ def definitions(tree: ast.Module, headings: bool = True) -> Iterator[Definition]
                 public = headings and not private and documented
                 public = public and name not in announced
                 announced.update([name] if public else [])
-                shown = _signature(node, kind)
+                try:
+                    shown = _signature(node, kind)
+                except RecursionError:  # a default value that is nested too deep
+                    shown = name
                 yield Definition(name, kind, shown, first_line(node), last, public)
                 if isinstance(node, ast.ClassDef):
                     yield from visit(node.body, name + ".")
