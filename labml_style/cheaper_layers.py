@@ -498,9 +498,7 @@ class TiedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, time, d_model]` to `[batch, time, vocabulary]`."""
         if self.embedding is None:
-            raise ValueError(
-                "the head is tied to no embedding; call tie(embedding), as a model does"
-            )
+            raise ValueError("the head is tied to no embedding; call tie(embedding)")
         table, widen = self.embedding.table, getattr(self.embedding, "widen", None)
         x = x if widen is None else x @ widen
         # What was put around a table, as LoRA does, has a part in each of its rows.
