@@ -1,6 +1,7 @@
 """How fast the pages are on a phone, by Lighthouse.
 
-    python benchmarks/phone.py                     # every chapter, and four more pages
+    python benchmarks/phone.py             # one chapter
+    python benchmarks/phone.py --all       # all, and four more pages, in 20 minutes
     python benchmarks/phone.py streams/ claims/ --runs 5 --site site
 
 The site is built, served gzipped as GitHub Pages serves it, and each page is loaded by
@@ -147,6 +148,7 @@ def main() -> None:
     """Build, serve, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pages", nargs="*", help="addresses below the site's root")
+    parser.add_argument("--all", action="store_true", help="every chapter, and others")
     parser.add_argument("--runs", type=int, default=3, help="3 unless told")
     parser.add_argument("--site", type=Path, help="a built site; else it is built")
     asked = parser.parse_args()
@@ -158,10 +160,10 @@ def main() -> None:
         if not asked.site:
             build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
             subprocess.run([*build, "--site-dir", str(site)], cwd=ROOT, check=True)
-        pages = asked.pages or [
-            *OTHERS,
-            *sorted(f"{path.stem}/" for path in (ROOT / "notebooks").glob("*.ipynb")),
-        ]
+        chapters = sorted((ROOT / "notebooks").glob("*.ipynb"))
+        pages = asked.pages or ["transformer_xl/"]
+        if asked.all:
+            pages = [*OTHERS, *(f"{path.stem}/" for path in chapters)]
         titles = [*SCORES.values(), *(f"{title:>6}" for title in TIMES.values())]
         print(f"{'':26}" + "".join(f"  {title}" for title in titles), flush=True)
         with served(site) as address:

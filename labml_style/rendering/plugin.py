@@ -91,6 +91,14 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         config.watch += [str(self.root / folder) for folder in folders]
         if self.config.style:
             config.extra_css.insert(0, STYLE)
+        jupyter = config.plugins.get("mkdocs-jupyter")
+        if jupyter is None:
+            raise PluginError("labml-style needs the plugin mkdocs-jupyter beside it")
+        self.jupyter: Any = jupyter.config
+        self.jupyter["include_source"] = False  # the notebook is there in any case
+        for name in ("theme", "highlight_extra_classes"):
+            if self.jupyter[name]:
+                log.warning(f"mkdocs-jupyter: {name} has no effect on rows; remove it")
         return config
 
     def _setup(self) -> dict[str, Any] | None:
@@ -104,10 +112,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
         """Read every chapter and register its copy, before mkdocs-jupyter."""
-        jupyter = config.plugins.get("mkdocs-jupyter")
-        if jupyter is None:
-            raise PluginError("labml-style needs the plugin mkdocs-jupyter beside it")
-        options = jupyter.config
+        options = self.jupyter
         cache = self.root / self.config.cache
 
         def file(page: str) -> File:
@@ -210,7 +215,11 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         page.meta.setdefault("chapter", chapter.name)
         if chapter.page.startswith("support/"):  # a search finds the chapters first
             page.meta.setdefault("search", {"boost": 0.3})
-        page.toc = get_toc(_tokens(toc(chapter)))
+        deep = self.jupyter["toc_depth"]
+        page.toc = get_toc(_tokens([one for one in toc(chapter) if one[0] <= deep]))
+        mathjax = self.jupyter["custom_mathjax_url"]
+        if mathjax:
+            content += f'\n<script defer src="{escape(mathjax)}"></script>'
         for message in self._problems(chapter):
             if not self.config.strict:
                 log.warning(message)

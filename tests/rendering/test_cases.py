@@ -301,6 +301,28 @@ def test_options_of_mkdocs_jupyter_keep_their_meaning(sites: Path) -> None:
     assert any("require" in str(script["src"]) for script in scripts)
 
 
+def test_more_options_of_mkdocs_jupyter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(CASES / "p16-no-h1", folder)
+    options = "{include: ['*.ipynb'], toc_depth: 1, include_source: true, theme: dark, "
+    options += "custom_mathjax_url: 'https://example.org/m.js', show_input: false}"
+    path = folder / "mkdocs.yml"
+    path.write_text(path.read_text().replace("{include: ['*.ipynb']}", options))
+    monkeypatch.chdir(folder)
+    config = load_config(str(path))
+    config.plugins.on_startup(command="build", dirty=False)
+    build(config)
+    page = BeautifulSoup((folder / "site/stone/index.html").read_text(), "html.parser")
+    assert page.select('script[src="https://example.org/m.js"]')
+    assert not page.select('nav a[href="#only-a-second-level-heading"]')
+    assert not page.select(".lit-code pre") and page.select_one(".lit-doc")
+    written = (folder / "site/stone/stone.ipynb").read_text()
+    assert written == (folder / "nbs/stone.ipynb").read_text(), "not the copy"
+    assert "theme has no effect on rows" in caplog.text
+
+
 def test_notebooks_in_folders_have_pages(sites: Path) -> None:
     assert one(html(sites, "p12-subfolder", "deep/pebble/index.html"), "article h1")
 
