@@ -1,5 +1,6 @@
-"""What every model of this site keeps, so that one loop, one evaluator and one decoder
-serve them all.
+"""The contract: what every model of this site keeps.
+
+So one loop, one evaluator and one decoder serve them all.
 
 - `parts`: a model is built from parts, and a config names them.
 - `memory`: what a model carries from segment to segment, and what it returns.
