@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # A notebook that holds an error on purpose: it is rendered, not executed.
-collect_ignore = ["rendering/fixtures/form.ipynb"]
+collect_ignore = ["rendering/fixtures/form.ipynb", "rendering/cases"]
 
 
 @pytest.fixture(autouse=True)

@@ -405,7 +405,9 @@ class _Run:
             raise Failed(failed["failed"])
         if not (self.folder / "result.json").exists():
             return False
-        self._same(result_of(self.folder)["preset"])
+        result = result_of(self.folder)
+        self._same(result["preset"])
+        self._same_text(result["corpus"]["source"])
         if not self.here.rank:  # it stays where a run is killed after its result
             self._close()
         return True
@@ -424,6 +426,13 @@ class _Run:
             raise ValueError(
                 f"{self.folder} holds a run of another version of {self.preset.title} "
                 f"({', '.join(changed)}); move it away, or give --out"
+            )
+
+    def _same_text(self, source: str) -> None:
+        if texts.OWN in source and source != texts.facts(self.corpus)["source"]:
+            raise ValueError(
+                f"{self.folder} holds a run on another text named "
+                f"{self.preset.corpus}; move it away, or give --out"
             )
 
     def train(self, late: Callable[[], bool], checkpoint_seconds: float) -> None:
@@ -584,6 +593,7 @@ class _Run:
         everyone = self.here.gather_list(random)
         if self.here.rank == 0:
             own: dict[str, Any] = {"preset": describe(self.preset)}
+            own["text"] = texts.facts(self.corpus)["source"]
             own |= {"random": everyone, "block": self.block}
             own |= {"curve": self.curve, "valid": self.valid, "seconds": self.seconds}
             store.write(self.checkpoint, {"training": state, **own})
@@ -601,6 +611,7 @@ class _Run:
 
     def _resume(self, training: Training, saved: dict[str, Any]) -> None:
         self._same(saved["preset"])
+        self._same_text(saved.get("text", ""))
         if len(saved["random"]) != self.here.size:
             raise ValueError(
                 f"{self.title} was begun with {len(saved['random'])} processes and is "

@@ -112,6 +112,10 @@ def task(name: str, title: str) -> Task:
     return found
 
 
+OWN = "a file, SHA-256"
+"""How the source of a text of one's own begins; its digest follows."""
+
+
 def own(path: Path) -> Corpus:
     """Load a text file: the last tenth is held out, half valid, half test.
 
@@ -128,7 +132,7 @@ def own(path: Path) -> Corpus:
     tokens = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     cuts = [len(content) - 2 * held, len(content) - held]
     train, valid, test = tokens.tensor_split(cuts)
-    source = f"a file, SHA-256 {hashlib.sha256(content).hexdigest()}"
+    source = f"{OWN} {hashlib.sha256(content).hexdigest()}"
     return Corpus(path.name, train, valid, test, source)
 
 

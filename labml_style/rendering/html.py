@@ -165,6 +165,20 @@ def _svg_size(svg: str) -> tuple[int, int]:
     return found[0], found[1]
 
 
+def image_size(name: str, content: bytes) -> tuple[int, int]:
+    """Width and height of an image file in CSS pixels, 0 if unknown.
+
+    Args:
+        name: its name, for its ending.
+        content: what is in it.
+    """
+    if name.endswith(".png"):
+        return _png_size(content, ours=False)
+    if name.endswith(".svg"):
+        return _svg_size(content.decode("utf-8", "replace"))
+    return 0, 0
+
+
 def _pixels(number: Any, scale: float = 1) -> int:
     """A length that a notebook tells, 0 if it is none."""
     try:

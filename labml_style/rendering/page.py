@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from bs4 import BeautifulSoup, Tag
 
 from .book import Book, Chapter
-from .html import attachment, figure, highlight, pane
+from .html import attachment, figure, highlight, image_size, pane
 from .links import Target
 from .phone import first_image_eager
 from .prose import convert, inline, plain
@@ -244,6 +244,9 @@ def _links(book: Book, chapter: Chapter, row: Row, html: str) -> BeautifulSoup:
             name = f"{stem}-{digest}.{suffix}"
             chapter.files[name] = content
             image["src"] = quote(name)
+            width, height = image_size(name, content)
+            if width and height and not {"width", "height", "style"} & {*image.attrs}:
+                image["width"], image["height"] = str(width), str(height)
         image["loading"] = "lazy"
     return soup
 

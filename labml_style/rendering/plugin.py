@@ -88,6 +88,10 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             raise PluginError(str(error)) from error
         self.branch = config.remote_branch
         folders = folder_names(self.config.notebooks)
+        for folder in folders:
+            if not (self.root / folder).is_dir():
+                message = f"notebooks: {folder!r} is no folder; name that of the .ipynb"
+                raise PluginError(f"{message} files, as seen from mkdocs.yml")
         config.watch += [str(self.root / folder) for folder in folders]
         if self.config.style:
             config.extra_css.insert(0, STYLE)

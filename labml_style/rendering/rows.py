@@ -630,7 +630,7 @@ def _check_code(
             kinds = " or ".join(IMAGES)
             report(index, last, f"output of {image}; publish it as {kinds}")
         elif not html and image and not about.get(image, {}).get("alt"):
-            message = "image without a text alternative: show(figure, alt=...)"
+            message = "image without a text alternative; give it one with figures.show"
             report(index, last, message)
         if output.get("output_type") == "error" and "raises-exception" not in tags:
             message = f"the cell failed with {output.get('ename')}; execute it again"

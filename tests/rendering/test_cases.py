@@ -12,6 +12,7 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
+from mkdocs.exceptions import PluginError
 
 from labml_style.rendering import Chapter, NotebookError, render_notebook
 from labml_style.rendering.__main__ import main
@@ -321,6 +322,15 @@ def test_more_options_of_mkdocs_jupyter(
     written = (folder / "site/stone/stone.ipynb").read_text()
     assert written == (folder / "nbs/stone.ipynb").read_text(), "not the copy"
     assert "theme has no effect on rows" in caplog.text
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(CASES / "p16-no-h1", folder)
+    (folder / "nbs").rename(folder / "elsewhere")
+    config = load_config(str(folder / "mkdocs.yml"))
+    with pytest.raises(PluginError, match="notebooks: 'nbs' is no folder"):
+        config.plugins.on_config(config)
 
 
 def test_notebooks_in_folders_have_pages(sites: Path) -> None:

@@ -372,6 +372,15 @@ def test_links_in_headings_are_checked(tmp_path: Path) -> None:
         render(tmp_path, markdown("# T\n\n## See [other](nope.ipynb)"))
 
 
+def test_images_in_prose_have_their_size(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").write_text('<svg viewBox="0 0 30 20"></svg>')
+    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    text = '# T\n\n![a](a.svg) <img src="a.svg" alt="b" width="7"> ![c](b.gif)'
+    soup = BeautifulSoup(render(tmp_path, markdown(text)).html, "html.parser")
+    sizes = [(i.get("width"), i.get("height")) for i in soup.select("img")]
+    assert sizes == [("30", "20"), ("7", None), (None, None)]
+
+
 def test_images_in_prose_become_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"png")
     page = render(tmp_path, markdown("# T\n\n![a bar](a.png)"))

@@ -144,7 +144,7 @@ def run(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> set[Place]:
 def chapters() -> Iterator[Any]:
     book, _ = project_book(ROOT)
     for chapter in book.chapters.values():
-        if chapter.source.suffix == ".ipynb":
+        if chapter.source.parent == ROOT / "notebooks":
             yield pytest.param(chapter, id=chapter.name)
 
 
