@@ -277,7 +277,7 @@ class Book:
         path, _, anchor = href.partition("#")
         if re.match(r"(?i)[a-z][a-z0-9+.-]*:|//", href):
             return href
-        known = self._page(chapter, unquote(path)) if path else chapter.page
+        known = self.page_of(chapter, path) if path else chapter.page
         if known not in self.pages:
             if self.site or not (chapter.folder / unquote(path)).exists():
                 message = f"link to nowhere: {href!r} is no page of this site"
@@ -298,8 +298,14 @@ class Book:
             return tail
         return self.relative(chapter, known) + tail
 
-    def _page(self, chapter: Chapter, path: str) -> str:
-        """The source path that a chapter's link leads to."""
+    def page_of(self, chapter: Chapter, path: str) -> str:
+        """The source path that a chapter's link leads to.
+
+        Args:
+            chapter: where the link stands.
+            path: the link as written, without its anchor.
+        """
+        path = unquote(path)
         target = (chapter.folder / path).resolve()
         for folder in self.folders:
             if target.is_relative_to(folder):

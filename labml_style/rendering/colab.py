@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["built", "setup_cell"]
@@ -41,7 +43,14 @@ if importlib.util.find_spec("{package.split(".")[0]}") is None:
     }
 
 
-def built(notebook: str, setup: dict[str, Any]) -> str:
+LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
+
+
+def built(
+    notebook: str,
+    setup: dict[str, Any],
+    address: Callable[[str], str] = lambda link: link,
+) -> str:
     """The text of a notebook with the first cell that readers elsewhere need.
 
     Everything else stays as it is.
@@ -49,6 +58,7 @@ def built(notebook: str, setup: dict[str, Any]) -> str:
     Args:
         notebook: text of the source notebook; its own cell of this kind gives way.
         setup: the first cell.
+        address: where a link in the prose leads to for them.
     """
     content = json.loads(notebook)
     if "cells" not in content:  # before version 4
@@ -61,5 +71,10 @@ def built(notebook: str, setup: dict[str, Any]) -> str:
         for cell in content["cells"]
         if "colab-setup" not in cell.get("metadata", {}).get("tags", ())
     ]
+    for cell in kept:
+        if cell["cell_type"] == "markdown":
+            source = "".join(cell["source"])
+            moved = LINK.sub(lambda found: address(found[0]), source)
+            cell["source"] = cell["source"] if moved == source else moved
     content["cells"] = [first, *kept]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -26,9 +26,11 @@ import os
 import posixpath
 import re
 import sys
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from bs4 import BeautifulSoup
 from markdown.extensions.toc import slugify  # type: ignore[import-untyped]
@@ -289,11 +291,24 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             for source in {chapter.source, module}:
                 needs = source.suffix == ".ipynb" and module.exists()
                 if needs and self.setup is not None:
-                    text = built(source.read_text(encoding="utf-8"), self.setup)
+                    text = source.read_text(encoding="utf-8")
+                    text = built(text, self.setup, self._public(chapter, config))
                     (folder / source.name).write_text(text, encoding="utf-8")
                 elif source.exists():
                     (folder / source.name).write_bytes(source.read_bytes())
         return output
+
+    def _public(self, chapter: Chapter, config: MkDocsConfig) -> Callable[[str], str]:
+        """Addresses for a notebook that is opened elsewhere, where the site has one."""
+
+        def address(link: str) -> str:
+            path, mark, anchor = link.partition("#")
+            page = self.book.page_of(chapter, path) if path else chapter.page
+            if not config.site_url or page not in self.book.pages:
+                return link
+            return urljoin(config.site_url, self.book.pages[page]) + mark + anchor
+
+        return address
 
     @event_priority(-100)
     def on_post_build(self, config: MkDocsConfig) -> None:

@@ -179,7 +179,8 @@ def _anchor(env: Any, name: str) -> str:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}, renderer_cls=_Renderer)
     parser.enable(["table", "strikethrough"])
-    parser.use(deflist_plugin).use(tasklists_plugin).use(gfm_autolink_plugin)
+    parser.use(deflist_plugin).use(gfm_autolink_plugin)
+    parser.use(tasklists_plugin, label=True)
     ends = ["paragraph", "reference", "blockquote", "list"]
     parser.block.ruler.before("fence", "display", _display, {"alt": ends})
     parser.inline.ruler.before("escape", "formula", _formula)

@@ -231,6 +231,23 @@ def test_on_ci_the_built_notebook_installs_the_commit(tmp_path: Path) -> None:
     assert "find_spec" not in page(folder, "stone").get_text()
 
 
+def test_links_of_a_built_notebook_lead_to_the_public_site(tmp_path: Path) -> None:
+    folder = site(tmp_path / "s", "https://github.com/someone/stones")
+    (folder / "stones/other.py").write_text("# the module\n")
+    with (folder / "pyproject.toml").open("a") as project:
+        project.write('[project]\nname = "stones"\n')
+    config = folder / "mkdocs.yml"
+    public = config.read_text().replace('site_url: ""', "site_url: https://x.org/s/")
+    config.write_text(public)
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    notebook = json.loads((folder / "site/other/other.ipynb").read_text())
+    prose = notebook["cells"][1]["source"]
+    assert "(https://x.org/s/stone/#Stone.fall)" in prose
+    assert "(https://x.org/s/references/#newton1687principia)" in prose
+    assert "(../docs/index.md)" not in prose and "](stone.ipynb" not in prose
+
+
 def test_an_address_that_is_none_stops_the_build(tmp_path: Path) -> None:
     done = build(site(tmp_path / "s", "somewhere"))
     assert done.returncode != 0

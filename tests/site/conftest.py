@@ -120,7 +120,10 @@ def address(site: Path) -> Iterator[str]:
 FORM = f"""
 INHERIT: {ROOT / "mkdocs.yml"}
 nav: [index.md, form.ipynb]
-plugins: [search, labml-style, mkdocs-jupyter: {{include: ["*.ipynb"]}}]
+plugins:
+  - search
+  - labml-style: {{style: false}}
+  - mkdocs-jupyter: {{include: ["*.ipynb"]}}
 """
 
 

@@ -149,6 +149,8 @@ def test_only_the_first_figure_is_fetched_at_once(
             assert image.get("width") and image.get("height"), f"{where}: {image}"
         eager = [image for image in images if image.get("loading") != "lazy"]
         first = images[:2] if where.removeprefix(HOST) in chapters else []
+        if "/gallery/" in where:  # of others, where an image has no twin
+            first = images[:1]
         assert eager == first, f"{where}: {len(eager)} images are eager"
 
 
