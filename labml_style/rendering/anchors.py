@@ -8,11 +8,11 @@ page then carries both. A row, `section--words`, may go: its links lead to the s
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from .book import Book, read_book
+from .prepare import write_text
 
 
 def read_moved(path: Path | None) -> dict[str, dict[str, str]]:
@@ -103,7 +103,5 @@ def publish(path: Path, book: Book) -> int:
         page, _, anchor = item.partition("#")
         lock["published"].setdefault(page, []).append(anchor)
     text = json.dumps(lock, indent=1, ensure_ascii=False) + "\n"
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, text)
     return len(new)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from html import escape
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from pygments.token import Token, _TokenType
@@ -294,9 +294,10 @@ def figure(
         files[name] = content
         # Without a style sheet the light twin alone is seen, on a ground of its own.
         look = "hidden" if mode == "dark" else 'style="background:#fff"'
+        kept = f" class=lit-{mode}" if mode else ""
         shown += (
-            f'<img{f" class=lit-{mode}" if mode else ""} {look} src="{base}{name}" '
-            f'alt="{alt}" {sized}loading="lazy">'
+            f'<img{kept} {look} src="{base}{quote(name)}" alt="{alt}" '
+            f'{sized}loading="lazy">'
         )
     caption = about.get("caption", "")
     if caption:

@@ -25,14 +25,13 @@ NAME = re.compile(r"[\w.]+")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
-def outputs_notebook(book: Book, chapter: Chapter) -> dict[str, Any]:
+def outputs_notebook(chapter: Chapter) -> dict[str, Any]:
     """A notebook of outputs alone, one cell without code for each row that has some.
 
     Any tool that turns notebooks into HTML and keeps the cells' ids can render it;
     `arrange` puts the outputs into their rows.
 
     Args:
-        book: the book that the chapter is part of.
         chapter: receives its images in `files`.
     """
     chapter.files.clear()
@@ -528,7 +527,7 @@ def render_notebook(
     book.link()
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "outputs.ipynb"
-        text = json.dumps(outputs_notebook(book, chapter))
+        text = json.dumps(outputs_notebook(chapter))
         part.write_text(text, encoding="utf-8")
         chapter.html = arrange(book, chapter, to_html(str(part)))
     if strict and chapter.problems:

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, unquote, urljoin
 
 from bs4 import BeautifulSoup
 from markdown.extensions.toc import slugify  # type: ignore[import-untyped]
@@ -159,7 +159,7 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
             self.book.anchors[page_file.src_uri] = _anchors(text) | _anchors(keys)
         for page, chapter in self.book.chapters.items():
             part = cache / page
-            outputs = outputs_notebook(self.book, chapter)
+            outputs = outputs_notebook(chapter)
             text = json.dumps(outputs, ensure_ascii=False)
             if not part.exists() or part.read_text(encoding="utf-8") != text:
                 write_text(part, text)
@@ -250,11 +250,11 @@ class LabmlStylePlugin(BasePlugin[LabmlStyleConfig]):
         source = chapter.source
         links = []
         if source.suffix == ".ipynb":
-            links.append((f"{chapter.name}.ipynb", "Notebook", " download"))
+            links.append((quote(f"{chapter.name}.ipynb"), "Notebook", " download"))
         if self._module(chapter).exists():
             links.append((f"{self._module(chapter).name}", "Module", " download"))
         if self.address is not None:
-            folder = posixpath.dirname(chapter.url)
+            folder = unquote(posixpath.dirname(chapter.url))
             path = posixpath.normpath(posixpath.join(folder, f"{chapter.name}.ipynb"))
             colab = self.address.colab(path, self.branch)
             if colab and source.suffix == ".ipynb":

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from .rows import NotebookError
 
 
@@ -45,6 +43,7 @@ def prepared(
     hidden = options["no_input"] or not options["show_input"]
     if not options["remove_tag_config"] and not hidden:
         return notebook
+    import nbformat  # which takes seconds, and few sites need it
     from nbconvert.preprocessors import TagRemovePreprocessor
 
     tags = {name: set(value) for name, value in options["remove_tag_config"].items()}
@@ -60,6 +59,7 @@ def _executed(
     notebook: dict[str, Any], path: Path, options: Mapping[str, Any], cache: Path
 ) -> dict[str, Any]:
     """The notebook with fresh outputs; kept until its text or the options change."""
+    import nbformat
     from nbclient.exceptions import CellExecutionError
     from nbconvert.preprocessors import ExecutePreprocessor
 

@@ -324,6 +324,24 @@ def test_more_options_of_mkdocs_jupyter(
     assert "theme has no effect on rows" in caplog.text
 
 
+@pytest.mark.parametrize("stem", ["a b#c", "ü 100%", "x.y"])
+def test_odd_names_have_pages_images_and_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str
+) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(CASES / "p05-no-directory-urls", folder)
+    (folder / "nbs/stone.ipynb").rename(folder / f"nbs/{stem}.ipynb")
+    monkeypatch.chdir(folder)
+    config = load_config(str(folder / "mkdocs.yml"))
+    config.plugins.on_startup(command="build", dirty=False)
+    build(config)
+    text = (folder / f"site/{stem}.html").read_text()
+    page = BeautifulSoup(text, "html.parser")
+    names = [one(page, "article img")["src"], one(page, ".lit-tools a")["href"]]
+    for name in map(str, names):
+        assert "#" not in name and (folder / "site" / unquote(name)).is_file(), name
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     shutil.copytree(CASES / "p16-no-h1", folder)
